@@ -1,0 +1,123 @@
+"""What one request costs the core, from 100 to 100,000 blobs, in one run.
+
+The loop below is the smallest driver there is: every request is answered at once from a table. Its own cost is measured with the
+core taken out (the same number of answers made and thrown away) and subtracted.
+
+    python benchmarks/step_cost.py [--largest 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import time
+import tracemalloc
+
+from regproto import Blob, Config, Descriptor, Digest, Finished, Manifest, Push, Response, Send, Session, Wait
+
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+SIZE = 300_000
+"""Bytes a blob: too large to skip the HEAD, so each costs two requests, HEAD and single POST."""
+
+
+def plan(blobs: int) -> Push:
+    """A push of this many blobs, in images of at most 1,000 layers under one repository."""
+    made = [
+        Blob(
+            descriptor=Descriptor(
+                media_type=LAYER,
+                digest=Digest("sha256:" + hashlib.sha256(b"%d" % n).hexdigest()),
+                size=SIZE if n % 1000 else 100,
+            ),
+            source=n,
+        )
+        for n in range(blobs)
+    ]
+    manifests = []
+    for start in range(0, blobs, 1000):
+        part = [
+            {"mediaType": LAYER, "digest": b.descriptor.digest, "size": b.descriptor.size}
+            for b in made[start : start + 1000]
+        ]
+        manifests.append(
+            Manifest.of(
+                json.dumps(
+                    {
+                        "schemaVersion": 2,
+                        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                        "config": part[0],
+                        "layers": part[1:],
+                    }
+                ).encode()
+            )
+        )
+    return Push(repository="team/app", blobs=made, manifests=manifests)
+
+
+def answers(send: Send) -> Response:
+    """Absent, then created."""
+    return Response(id=send.id, status=404 if send.method == "HEAD" else 201)
+
+
+def run(push: Push) -> tuple[int, float, int]:
+    """Requests, seconds, and the most answers waiting at once."""
+    session = Session("https://registry.example", Config(max_body_bytes=10**9))
+    waiting: list[Send] = []
+    requests = most = 0
+    started = time.process_time()
+    session.submit(push)
+    while True:
+        match session.poll(0.0):
+            case Send() as send:
+                waiting.append(send)
+                requests += 1
+            case Wait():
+                most = max(most, len(waiting))
+                batch, waiting = waiting, []
+                for send in batch:
+                    session.receive(0.0, answers(send))
+            case Finished(result=result):
+                assert result.error is None, result.error
+                return requests, time.process_time() - started, most
+
+
+def driver_only(requests: int) -> float:
+    """Seconds the loop itself takes for as many requests, without the core."""
+    send = Send(id=1, method="HEAD", url="", headers=(), max_head_bytes=1, max_body_bytes=1)
+    started = time.process_time()
+    for _ in range(requests):
+        answers(send)
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--largest", type=int, default=100_000)
+    largest = parser.parse_args().largest
+    print(f"{'blobs':>8} {'requests':>9} {'us/request':>11} {'ratio':>6} {'bytes/blob':>11}")
+    first = 0.0
+    size = 100
+    while size <= largest:
+        push = plan(size)
+        repeats = max(1, min(20, 20_000 // size))
+        gc.collect()
+        best = min((run(push)[:2] for _ in range(repeats)), key=lambda r: r[1])
+        requests, seconds = best
+        cost = (seconds - driver_only(requests)) / requests * 1e6
+        first = first or cost
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        if size <= 10_000:
+            run(push)
+        peak = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+        memory = f"{peak / size:11.0f}" if size <= 10_000 else f"{'-':>11}"
+        print(f"{size:>8} {requests:>9} {cost:>11.2f} {cost / first:>6.2f} {memory}")
+        size *= 10
+
+
+if __name__ == "__main__":
+    main()

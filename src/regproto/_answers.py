@@ -1,0 +1,123 @@
+"""What answers have in common, whoever asked: which are worth another try, and errors made of them.
+
+Source: distribution-spec "Error codes"; which statuses pass is go-containerregistry's list and containers/image's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from regproto._errors import (
+    ContentError,
+    RegistryError,
+    RegistryErrorDetail,
+    RegprotoError,
+    RemoteProtocolError,
+    TransportError,
+    printable,
+)
+from regproto._machine import Facts, Outcome, Verdict
+from regproto._messages import Failed, FailureKind, Response, Written
+from regproto._url import shown
+
+TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
+"""Statuses that may pass by themselves."""
+
+ERRORS_SHOWN_MAX: Final = 5
+"""Of a registry's list of errors; a person reads the first."""
+
+_HINTS: Final = {
+    "DENIED": "check that this account may push to the repository",
+    "UNAUTHORIZED": "log in to the registry, or give --username and --password-stdin",
+    "NAME_UNKNOWN": "the repository may have to be created first, or its name is wrong",
+    "NAME_INVALID": "the registry does not take this repository name",
+    "DIGEST_INVALID": "the content sent does not match its digest: check the source",
+    "SIZE_INVALID": "the content sent does not match its size: check the source",
+    "TOOMANYREQUESTS": "the registry limits requests: try again later, or with fewer at once",
+    "TAG_INVALID": "the registry does not take this tag",
+    "UNSUPPORTED": "the registry does not support this operation",
+}
+_STATUS_HINTS: Final = {
+    401: _HINTS["UNAUTHORIZED"],
+    403: _HINTS["DENIED"],
+    404: _HINTS["NAME_UNKNOWN"],
+    413: "the registry or a proxy before it refuses bodies of this size",
+}
+
+
+def registry_errors(response: Response) -> tuple[RegistryErrorDetail, ...]:
+    """The registry's own errors, bounded and printable; () if the body is not of the spec's form."""
+    try:
+        entries = json.loads(response.body)["errors"]
+        return tuple(
+            RegistryErrorDetail(
+                printable(str(e.get("code", "")), 100),
+                printable(str(e.get("message", "")), 500),
+                printable(json.dumps(e["detail"]), 500) if e.get("detail") else "",
+            )
+            for e in entries[:ERRORS_SHOWN_MAX]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+
+
+def error_codes(response: Response) -> frozenset[str]:
+    """The registry's error codes, upper case."""
+    return frozenset(e.code.upper() for e in registry_errors(response))
+
+
+def refusal(what: str, method: str, url: str, response: Response, hint: str = "") -> RegistryError:
+    """The error for an answer that is a refusal: operation, method, URL, status, the registry's words, what to do."""
+    errors = registry_errors(response)
+    said = "; ".join(f"{e.code}: {e.message}".rstrip(": ") for e in errors)
+    if not said:
+        said = printable(response.body[:300].decode("utf-8", "replace").strip(), 300)
+    hint = hint or next((_HINTS[e.code.upper()] for e in errors if e.code.upper() in _HINTS), "")
+    hint = hint or _STATUS_HINTS.get(response.status, "")
+    text = f"{what}: {method} {shown(url)} was answered {response.status}"
+    text += f" ({said})" if said else ""
+    text += f"; {hint}" if hint else ""
+    return RegistryError(text, status=response.status, errors=errors)
+
+
+def refused(what: str, method: str, url: str, response: Response, hint: str = "") -> Verdict:
+    """The verdict for an answer nobody has a better use for: another try if it is transient, else for good."""
+    error = refusal(what, method, url, response, hint)
+    return (Outcome.UNAVAILABLE if response.status in TRANSIENT else Outcome.REFUSED), Facts(error=error)
+
+
+def broken(what: str, method: str, url: str, text: str) -> Verdict:
+    """The verdict for an answer against the protocol."""
+    return Outcome.BROKEN, Facts(error=RemoteProtocolError(f"{what}: {method} {shown(url)}: {text}"))
+
+
+def failure(failed: Failed) -> Outcome:
+    """What a missing answer means before any machine looks at it."""
+    if failed.kind is FailureKind.CONTENT:
+        return Outcome.CONTENT
+    if failed.kind in (FailureKind.CONNECT, FailureKind.TLS, FailureKind.NOT_SENT) or failed.written is Written.NONE:
+        return Outcome.NOT_SENT
+    return Outcome.LOST
+
+
+_FAILURES: Final = {
+    FailureKind.CONNECT: "could not be reached",
+    FailureKind.TLS: "the TLS connection failed",
+    FailureKind.CLOSED: "the connection ended before the answer was whole",
+    FailureKind.PROTOCOL: "what came back is not an HTTP answer within the limits",
+    FailureKind.NOT_SENT: "was not sent in time",
+    FailureKind.ABORTED: "gave no answer in time",
+}
+
+
+def failure_error(what: str, method: str, url: str, failed: Failed, timeout: str = "") -> RegprotoError:
+    """The error for a missing answer that nobody will ask for again."""
+    detail = printable(timeout or failed.detail, 300)
+    if failed.kind is FailureKind.CONTENT:
+        return ContentError(f"{what}: the content can't be sent: {detail or 'it is short, unreadable or has changed'}")
+    text = f"{what}: {method} {shown(url)} {_FAILURES[failed.kind]}"
+    text += f" ({detail})" if detail else ""
+    if failed.kind is FailureKind.PROTOCOL:
+        return RemoteProtocolError(text)
+    return TransportError(text)

@@ -1,0 +1,318 @@
+"""The life of a blob: is it there, can it be mounted, does one POST do, or does it need an upload session?
+
+It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (HEAD) before it
+repeats anything after an answer that was lost. The upload session is a machine of its own (`_upload`): one blob may
+own several in turn.
+
+Source: distribution-spec "Checking if content exists", "Single POST", "Mounting a blob from another repository".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import attrs
+
+from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused
+from regproto._config import Config
+from regproto._content import Digest
+from regproto._errors import ContentError
+from regproto._headers import get, parse_length
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._messages import BlobSlice, Body, Headers, Response, Status
+from regproto._plan import Blob, MountSource
+from regproto._url import blob_url, resolve, uploads_url, with_query
+
+
+class BlobState(State):
+    """Where a blob is."""
+
+    CHOOSING = "choosing"
+    LOOKING = "looking"
+    MOUNTING = "mounting"
+    POSTING = "posting"
+    CONFIRMING = "confirming"
+    UPLOADING = "uploading"
+    THERE = "there"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+_S = BlobState
+_O = Outcome
+
+TABLE: Final[Table] = {
+    _S.CHOOSING: {
+        _O.LOOK: _S.LOOKING,
+        _O.MOUNT: _S.MOUNTING,
+        _O.POST: _S.POSTING,
+        _O.UPLOAD: _S.UPLOADING,
+        _O.CONTENT: _S.FAILED,
+    },
+    _S.LOOKING: {
+        _O.PRESENT: _S.THERE,
+        _O.ABSENT: _S.CHOOSING,
+        _O.CHALLENGED: _S.LOOKING,
+        _O.NOT_SENT: _S.LOOKING,
+        _O.LOST: _S.LOOKING,
+        _O.UNAVAILABLE: _S.LOOKING,
+        _O.GAVE_UP: _S.CHOOSING,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.MOUNTING: {
+        _O.CREATED: _S.THERE,
+        _O.STARTED: _S.CHOOSING,
+        _O.REJECTED: _S.CHOOSING,
+        _O.CHALLENGED: _S.MOUNTING,
+        _O.NOT_SENT: _S.MOUNTING,
+        _O.LOST: _S.MOUNTING,
+        _O.UNAVAILABLE: _S.MOUNTING,
+        _O.GAVE_UP: _S.CHOOSING,
+        _O.DENIED: _S.CHOOSING,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.POSTING: {
+        _O.CREATED: _S.THERE,
+        _O.STARTED: _S.UPLOADING,
+        _O.REJECTED: _S.CHOOSING,
+        _O.CHALLENGED: _S.POSTING,
+        _O.NOT_SENT: _S.POSTING,
+        _O.LOST: _S.CONFIRMING,
+        _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.CONTENT: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.CONFIRMING: {
+        _O.PRESENT: _S.THERE,
+        _O.ABSENT: _S.CHOOSING,
+        _O.CHALLENGED: _S.CONFIRMING,
+        _O.NOT_SENT: _S.CONFIRMING,
+        _O.LOST: _S.CONFIRMING,
+        _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.CHOOSING,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.UPLOADING: {
+        _O.UPLOADED: _S.THERE,
+        _O.SESSION_LOST: _S.CHOOSING,
+        _O.FAILED: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.THERE: {_O.MISSING: _S.CHOOSING, _O.DROP: _S.DROPPED},
+    _S.FAILED: {},
+    _S.DROPPED: {},
+}
+
+SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 501})
+"""What registries that do not know the single POST were seen to answer it with."""
+_CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
+_MOUNT_FAULTS_MAX: Final = 1
+"""A mount is a short cut: asked again once, then the blob goes the plain way."""
+
+OCTETS: Final[Headers] = (("Content-Type", "application/octet-stream"),)
+START_HEADERS: Final[Headers] = (("Content-Type", "application/json"),)
+
+
+def blob_body(blob: Blob, offset: int, size: int) -> Body:
+    """`size` bytes of a blob from `offset` on, as a driver gets them."""
+    data = blob.descriptor.data
+    if data is not None:
+        return data[offset : offset + size]
+    if size == 0:
+        return b""
+    return BlobSlice(source=blob.source, digest=blob.descriptor.digest, offset=offset, size=size)
+
+
+def look_verdict(machine: Machine, response: Response, url: str, digest: Digest) -> Verdict:
+    """What the answer to a HEAD of a blob means."""
+    status = response.status
+    if status == 200:
+        told = get(response.headers, "docker-content-digest")
+        if told and told != digest and told.partition(":")[0] == digest.algorithm:
+            return broken(machine.describe(), "HEAD", url, f"the registry answered with another digest, {told[:150]!r}")
+        return Outcome.PRESENT, None
+    if status == 401 or status in TRANSIENT:
+        return refused(machine.describe(), "HEAD", url, response)
+    # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
+    return Outcome.ABSENT, None
+
+
+@attrs.define(kw_only=True, eq=False)
+class BlobMachine(Machine):
+    """One blob in one repository."""
+
+    NAME: ClassVar[str] = "blob"
+    TABLE: ClassVar[Table] = TABLE
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.MOUNTING, _S.POSTING, _S.CONFIRMING})
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.CHOOSING})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.THERE, _S.FAILED, _S.DROPPED})
+
+    state: State = _S.CHOOSING
+    blob: Blob
+    digest: Digest = attrs.field(init=False)
+    size: int = attrs.field(init=False)
+    """Bytes."""
+    candidates: tuple[MountSource | None, ...] = ()
+    """Mount sources not tried yet; None asks for a mount without naming one."""
+    looked: bool = False
+    may_post: bool = True
+    location: str = ""
+    """The upload session a refused mount or POST left us with; handed on to the upload, or given back."""
+    mounted_from: str = ""
+    how: Status = Status.EXISTING
+    """Once it is there: how it came to be."""
+    chunk_min_bytes: int = 0
+    """That session's smallest chunk."""
+    sessions_lost: int = 0
+    rejections: int = 0
+    """How often what was sent was refused as not matching the digest."""
+    upload: Machine | None = None
+    """The session at work for this, while UPLOADING."""
+
+    def __attrs_post_init__(self) -> None:
+        self.digest, self.size = self.blob.descriptor.digest, self.blob.descriptor.size
+
+    @property
+    def body_bytes(self) -> int:
+        return self.size if self.state is _S.POSTING else 0
+
+    @property
+    def mount_source(self) -> str:
+        source = self.candidates[0] if self.state is _S.MOUNTING else None
+        return source.repository if source is not None and not source.foreign else ""
+
+    @property
+    def has_content(self) -> bool:
+        """False if the blob can only be found or mounted."""
+        return self.blob.source is not None or self.blob.descriptor.data is not None or self.size == 0
+
+    def describe(self) -> str:
+        return f"blob {self.digest}"
+
+    def patience(self, config: Config) -> int:
+        return min(_MOUNT_FAULTS_MAX, config.attempts - 1) if self.state is _S.MOUNTING else config.attempts - 1
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        takes_post = knowledge.single_post
+        if not self.looked:
+            small = self.size <= config.small_blob_bytes and takes_post is not False
+            # An empty blob costs nothing to send; with a mount source at hand the HEAD may save the mount's session.
+            if not small or self.candidates or not self.has_content:
+                return Outcome.LOOK
+        if self.candidates:
+            return Outcome.MOUNT
+        if not self.has_content:
+            self.error = ContentError(
+                f"{self.describe()} is not in the repository, and there is no content to push it from"
+            )
+            return Outcome.CONTENT
+        likely = takes_post or (takes_post is None and self.size <= config.small_blob_bytes)
+        if likely and self.may_post and not self.location and self.size <= config.resumable_above_bytes:
+            return Outcome.POST
+        return Outcome.UPLOAD
+
+    def request_for(self) -> Ask:
+        if self.state is _S.MOUNTING:
+            return self._mount()
+        if self.state is _S.POSTING:
+            url = f"{uploads_url(self.base, self.repository)}?digest={self.digest}"
+            return Ask("POST", url, OCTETS, blob_body(self.blob, 0, self.size))
+        return Ask("HEAD", blob_url(self.base, self.repository, self.digest))
+
+    def _mount(self) -> Ask:
+        source = self.candidates[0]
+        url = with_query(uploads_url(self.base, self.repository), "mount", self.digest)
+        if source is None:
+            return Ask("POST", url, START_HEADERS)
+        url = with_query(url, "from", source.repository)
+        if source.registry:
+            url = with_query(url, "origin", source.registry)
+        return Ask("POST", url, START_HEADERS)
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        if self.state is _S.MOUNTING:
+            return self._classify_mount(response, url)
+        if self.state is _S.POSTING:
+            return self._classify_post(response, url)
+        return look_verdict(self, response, url, self.digest)
+
+    def _classify_mount(self, response: Response, url: str) -> Verdict:
+        if response.status == 201:
+            return Outcome.CREATED, None
+        if response.status == 202 and (location := get(response.headers, "location")):
+            return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
+        outcome, _ = refused(self.describe(), "POST", url, response)
+        return (outcome if outcome is Outcome.UNAVAILABLE else Outcome.REJECTED), None
+
+    def _classify_post(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status == 201:
+            told = get(response.headers, "docker-content-digest")
+            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
+                return broken(self.describe(), "POST", url, f"the registry stored another digest, {told[:150]!r}")
+            return Outcome.CREATED, Facts(single_post=True)
+        if status == 202:
+            location = get(response.headers, "location")
+            if not location:
+                return broken(self.describe(), "POST", url, "answered 202 without a Location for the upload session")
+            return Outcome.STARTED, Facts(
+                location=resolve(url, location), chunk_min_bytes=_chunk_min(response), single_post=False
+            )
+        if status in SINGLE_POST_REFUSALS:
+            # A digest that is refused says nothing about the way it was sent; nor does one body that is too large.
+            about_content = status == 413 or error_codes(response) & _CONTENT_CODES
+            return Outcome.REJECTED, Facts(single_post=None if about_content else False)
+        return refused(self.describe(), "POST", url, response)
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        Machine.absorb(self, outcome, facts)
+        state = self.state
+        if state is _S.MOUNTING:
+            self._absorb_mount(outcome)
+        elif state is _S.POSTING:
+            if outcome is _O.CREATED:
+                self.how = Status.UPLOADED
+            elif outcome is not _O.CHALLENGED and outcome is not _O.NOT_SENT:
+                self.may_post = False
+                self.looked = True
+        elif state is _S.UPLOADING:
+            self.how = Status.UPLOADED
+        else:
+            self.looked = True
+            if state is _S.CONFIRMING:
+                self.how = Status.UPLOADED
+        if facts is not None and facts.location:
+            self.location = facts.location
+            self.chunk_min_bytes = facts.chunk_min_bytes
+
+    def _absorb_mount(self, outcome: Outcome) -> None:
+        if outcome is _O.CREATED:
+            source = self.candidates[0]
+            self.mounted_from = source.repository if source else "another repository"
+            self.how = Status.MOUNTED
+        elif outcome in (_O.STARTED, _O.REJECTED, _O.DENIED):
+            self.candidates = self.candidates[1:]
+        elif outcome is _O.GAVE_UP:
+            self.candidates = ()
+
+
+def _chunk_min(response: Response) -> int:
+    return parse_length(get(response.headers, "oci-chunk-min-length")) or 0
+
+
+def content_refused(what: str, method: str, url: str, response: Response) -> Verdict | None:
+    """The verdict for an answer that says the content is not what its digest says; None for any other."""
+    if response.status in (400, 422) and error_codes(response) & _CONTENT_CODES:
+        return Outcome.REJECTED, Facts(error=refusal(what, method, url, response))
+    return None

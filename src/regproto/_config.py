@@ -1,0 +1,75 @@
+"""Every limit and choice of a session, in one place, each with the reason for its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from regproto._errors import LocalProtocolError
+
+MIB: Final = 1024 * 1024
+
+HEAD_MAX_BYTES: Final = 64 * 1024
+"""A response head: four times what common servers send at most, room for long signed Locations and token challenges."""
+ERROR_BODY_MAX_BYTES: Final = 64 * 1024
+"""An error's body: the first few errors are what a person reads."""
+TOKEN_BODY_MAX_BYTES: Final = 1 * MIB
+"""A token answer: tokens of large organisations reach some tens of kB."""
+REDIRECTS_MAX: Final = 5
+"""Redirects of one request: registries use one or two (storage, region)."""
+TOKEN_LIFETIME_MIN_S: Final = 60.0
+"""A token that claims to live shorter is treated as living this long (token-auth document: 60 s is the default)."""
+KNOWN_MAX: Final = 100_000
+"""Digests of finished pushes a session remembers to be there; the oldest are forgotten (and asked for again) beyond."""
+MOUNT_SOURCES_MAX: Final = 8
+"""Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
+
+
+def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise LocalProtocolError(f"{attribute.name} must be more than 0, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """What an embedder may choose. The defaults are meant for a registry across the internet."""
+
+    max_exchanges: int = attrs.field(default=32, validator=_positive)
+    """Exchanges in flight per origin. Enough to fill one round trip with the checks of a large image; registries and
+    their proxies take hundreds from one client."""
+    max_body_bytes: int = attrs.field(default=24 * MIB, validator=_positive)
+    """Request-body bytes in flight per origin (one body is always allowed): many small layers go together, and of huge
+    ones only so many that each still moves."""
+    attempts: int = attrs.field(default=5, validator=_positive)
+    """Tries of one request before it is given up. With the backoff below the last comes after about 15 s."""
+    backoff_base_s: float = attrs.field(default=1.0, validator=_positive)
+    """The first wait; doubled each time, and spread between half and the whole of itself."""
+    backoff_max_s: float = attrs.field(default=30.0, validator=_positive)
+    retry_after_max_s: float = attrs.field(default=120.0, validator=_positive)
+    """The longest wait a registry may ask for (Retry-After); beyond it the request counts as refused."""
+    connect_timeout_s: float = attrs.field(default=15.0, validator=_positive)
+    response_timeout_s: float = attrs.field(default=90.0, validator=_positive)
+    """From the last body byte to the first of the answer. Registries on object storage take tens of seconds to
+    commit."""
+    idle_timeout_s: float = attrs.field(default=30.0, validator=_positive)
+    """Without a byte moving, while sending or receiving."""
+    exchange_timeout_s: float | None = attrs.field(default=None, validator=_positive)
+    """One whole exchange; None: as long as bytes move."""
+    small_blob_bytes: int = attrs.field(default=256 * 1024, validator=attrs.validators.ge(0))
+    """Blobs up to this size skip the HEAD and go in a single POST while the registry is unknown or takes those: sending
+    them costs less than asking on common links (256 kB are 20 ms at 100 Mbit/s)."""
+    resumable_above_bytes: int = attrs.field(default=16 * MIB, validator=attrs.validators.ge(0))
+    """Larger blobs go by PATCH, whose progress a registry can be asked for, instead of in one POST or PUT."""
+    chunk_bytes: int | None = attrs.field(default=None, validator=_positive)
+    """The largest body of one PATCH; None: the rest of the blob in one."""
+    anonymous_mount: bool = False
+    """Ask for a mount without naming a source (the registry looks in all repositories); some registries answer 400."""
+    check_existing: bool = True
+    """Ask for manifests and tags before pushing what they name. Off: put at once (a simulator, a known-empty
+    registry)."""
+    user_agent: str = "regproto/0.1.0"
+    trust_origin: Callable[[str], bool] | None = attrs.field(default=None, eq=False)
+    """Asked for each origin (`https://host:port`) a Location, redirect or realm leads to beside the registry's own;
+    False refuses it. None: every public host; private address literals are always refused."""

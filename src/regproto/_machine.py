@@ -1,0 +1,259 @@
+"""What every small machine has in common.
+
+A machine is one thing with a life on the wire. It answers three questions and keeps one table:
+
+    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there
+    TABLE[state][outcome] -> state                 the whole legality table
+    request_for()     -> Ask                       what to ask now
+
+A state is of one of four kinds: it ASKS (a request is due), it DECIDES (the next outcome follows from what is
+known, without asking), it ENDS, or else it waits for another machine. `Session` is the only caller of `step`; a
+transition that is not in a table is our own mistake and fails loudly.
+
+A machine never knows about tokens, other machines, time or attempts: those are the session's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import attrs
+
+from regproto._config import ERROR_BODY_MAX_BYTES, Config
+from regproto._content import Digest
+from regproto._errors import RegprotoError
+from regproto._messages import Body, Headers, Response
+
+
+class Outcome(enum.Enum):
+    """What an answer, a decision or an event means to a machine; each table uses some of them."""
+
+    # What an answer says.
+    PRESENT = "present"
+    ABSENT = "absent"
+    CREATED = "created"
+    STARTED = "started"  # an upload session was opened
+    ACCEPTED = "accepted"  # a part of the body was taken
+    TOLD = "told"  # the registry says how far it is
+    USELESS = "useless"  # an upload status without a usable offset
+    GONE = "gone"  # the upload session is unknown to the registry
+    STALE = "stale"  # out of order, and the answer does not say where to go on
+    TOO_LARGE = "too large"  # this body is more than a proxy lets through
+    DOUBTFUL = "doubtful"  # a success that does not say what we need to know
+    DELETED = "deleted"
+    GRANTED = "granted"
+    REJECTED = "rejected"  # this way is refused; another may work
+    REFUSED = "refused"  # for good
+    BROKEN = "broken"  # the registry broke the protocol
+    MISSING = "missing"  # the registry does not have what was thought to be there
+    # What is not an answer, or not one yet: the matrix "what to do with each answer" is these columns.
+    CHALLENGED = "challenged"  # 401; the session gets a token
+    NOT_SENT = "not sent"
+    LOST = "lost"  # sent, at least in part, and no answer
+    UNAVAILABLE = "unavailable"  # 5xx, 408, 429 and their like
+    UNSURE = "unsure"  # the work may still be going on over there: look again later
+    # What the session adds.
+    GAVE_UP = "gave up"  # as often as is allowed
+    CONTENT = "content"  # our own content can't be read, or has changed
+    DENIED = "denied"  # no token for this
+    DROP = "drop"  # nobody wants it any more
+    READY = "ready"  # all that this names is there
+    UPLOADED = "uploaded"
+    SESSION_LOST = "session lost"
+    FAILED = "failed"  # the upload on this blob's behalf failed
+    KNOWN = "known"  # the keychain has answered
+    SPENT = "spent"  # a token is refused, too narrow or about to expire
+    NARROWED = "narrowed"  # a token for less was asked for instead
+    # Decisions.
+    LOOK = "look"
+    MOUNT = "mount"
+    POST = "post"
+    UPLOAD = "upload"
+    PATCH = "patch"
+    PUT = "put"
+    COMMIT = "commit"
+    TAG = "tag"
+    FETCH = "fetch"
+    EXCHANGE = "exchange"
+    USE = "use"
+
+    # Looked up in a table at every step; the members are singletons, so identity is enough (and four times as quick).
+    __hash__ = object.__hash__
+
+
+FAULTS = frozenset({Outcome.NOT_SENT, Outcome.LOST, Outcome.UNAVAILABLE, Outcome.UNSURE, Outcome.STALE})
+"""Outcomes that are counted, and waited out with backoff, before the same machine asks again."""
+
+
+NO_PROGRESS = FAULTS | {Outcome.CHALLENGED, Outcome.GAVE_UP}
+"""Outcomes that say nothing new, so the count of faults stands."""
+
+
+class State(enum.Enum):
+    """The base of every machine's states."""
+
+    __hash__ = object.__hash__
+
+
+Table: TypeAlias = Mapping[State, Mapping[Outcome, State]]
+
+
+class Ask(NamedTuple):
+    """A request as a machine puts it; the session makes a `Send` of it."""
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: Body = b""
+    max_body_bytes: int = ERROR_BODY_MAX_BYTES
+
+
+@attrs.frozen(kw_only=True)
+class Facts:
+    """What an answer says beside its outcome."""
+
+    error: RegprotoError | None = None
+    location: str = ""
+    """The newest URL of an upload session, resolved and checked."""
+    offset: int | None = None
+    """How many bytes of the blob the registry has."""
+    chunk_min_bytes: int = 0
+    single_post: bool | None = None
+    """The registry was learned to take (or not) a blob in a single POST."""
+    cut: bool = False
+    """With Outcome.LOST: the request was not sent whole, so it can't have taken effect."""
+    token: str = attrs.field(default="", repr=False)
+    lifetime_s: float = 0.0
+    missing: tuple[Digest, ...] = ()
+    """What the registry says it does not have; empty with Outcome.MISSING: it does not say what."""
+
+
+Verdict: TypeAlias = tuple[Outcome, Facts | None]
+
+
+@attrs.define(kw_only=True)
+class Knowledge:
+    """What was learned of the registry: once, not once a push."""
+
+    single_post: bool | None = None
+
+
+class Place(enum.Enum):
+    """Where the session keeps a machine at the moment."""
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    IN_FLIGHT = "in flight"
+
+    __hash__ = object.__hash__
+
+
+@attrs.define(kw_only=True, eq=False)
+class Machine:
+    """The fields the session keeps on every machine, and the questions it asks of it."""
+
+    NAME: ClassVar[str]
+    TABLE: ClassVar[Table]
+    ASKS: ClassVar[frozenset[State]]
+    DECIDES: ClassVar[frozenset[State]] = frozenset()
+    ENDS: ClassVar[frozenset[State]]
+
+    state: State
+    base: str
+    """The registry's URL, without a slash at the end."""
+    repository: str
+    error: RegprotoError | None = None
+    push: Any = None
+    """The push this works for (`_work.PushWork`), None for tokens."""
+    node: Any = None
+    """Its place among what depends on what (`_work.Node`), if it has one."""
+    exchange: Any = None
+    """What it has in flight (`_wire.Exchange`)."""
+    place: Place = Place.IDLE
+    due: float = 0.0
+    """When DELAYED: until when."""
+    faults: int = 0
+    """Faults since the last answer that brought it forward."""
+    challenges: int = 0
+    """401s in a row that were sent with a token."""
+    stale_connection: bool = False
+    """The last try met a kept-alive connection that the registry had closed; the next such counts as a fault."""
+    delay_s: float = 0.0
+    """How long the next request is to wait."""
+    doomed: bool = False
+    """To be dropped as soon as the exchange in flight is answered."""
+
+    @property
+    def url_base(self) -> str:
+        """A URL at the origin the next request goes to."""
+        return self.base
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of the next request's body."""
+        return 0
+
+    @property
+    def mount_source(self) -> str:
+        """The repository of the same registry that the next request also reads from; "" for none."""
+        return ""
+
+    def step(self, outcome: Outcome) -> State:
+        """Go where the table says."""
+        try:
+            self.state = self.TABLE[self.state][outcome]
+        except KeyError:
+            raise AssertionError(f"no transition: {self.NAME} {self.state.value} --{outcome.value}-->") from None
+        return self.state
+
+    def patience(self, config: Config) -> int:
+        """How many faults in a row are borne in this state."""
+        return config.attempts - 1
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        """What this answer means here. `url` is the request's, for resolving a Location."""
+        raise NotImplementedError
+
+    def request_for(self) -> Ask:
+        """What to ask in this state."""
+        raise NotImplementedError
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        """Where to go from a state that DECIDES."""
+        raise NotImplementedError
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        """Keep what an answer said."""
+        if outcome not in NO_PROGRESS:
+            self.faults = 0
+        if facts is not None and facts.error is not None:
+            self.error = facts.error
+
+    def describe(self) -> str:
+        """This in a few words, for errors and notices."""
+        raise NotImplementedError
+
+
+Edge: TypeAlias = tuple[str, State, Outcome]
+
+
+def advance(
+    machine: Machine,
+    outcome: Outcome,
+    facts: Facts | None,
+    knowledge: Knowledge,
+    config: Config,
+    journal: list[Edge] | None = None,
+) -> State:
+    """Take one outcome, and then every decision that needs no further answer. Returns the state it rests in."""
+    machine.absorb(outcome, facts)
+    while True:
+        if journal is not None:
+            journal.append((machine.NAME, machine.state, outcome))
+        state = machine.step(outcome)
+        if state not in machine.DECIDES:
+            return state
+        outcome = machine.decide(knowledge, config)

@@ -1,0 +1,231 @@
+"""The life of a manifest under one reference: there already, or put once everything it names is there.
+
+One machine is one (manifest, reference): a child of an index has its digest as reference, a root one machine for
+each of its tags. They share a node, so what the manifest names is pushed once. A PUT by digest can be repeated; a
+PUT by tag cannot be told from somebody else's, so after a lost answer, or a refusal that an immutable tag explains,
+the tag is looked at first.
+
+Source: distribution-spec "Pushing Manifests"; oras-go issue 1212 for manifests refused after their blobs were found.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar, Final
+
+import attrs
+
+from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused
+from regproto._config import Config
+from regproto._content import Digest
+from regproto._errors import InvalidReference
+from regproto._headers import get
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._messages import Response, Status
+from regproto._plan import Manifest
+from regproto._url import manifest_url
+
+
+class ManifestState(State):
+    """Where a manifest is, under one reference."""
+
+    LOOKING = "looking"
+    WAITING = "waiting"
+    READY = "ready"
+    PUTTING = "putting"
+    TAGGING = "tagging"
+    CONFIRMING = "confirming"
+    THERE = "there"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+_S = ManifestState
+_O = Outcome
+
+TABLE: Final[Table] = {
+    _S.LOOKING: {
+        _O.PRESENT: _S.THERE,
+        _O.ABSENT: _S.WAITING,
+        _O.CHALLENGED: _S.LOOKING,
+        _O.NOT_SENT: _S.LOOKING,
+        _O.LOST: _S.LOOKING,
+        _O.UNAVAILABLE: _S.LOOKING,
+        _O.GAVE_UP: _S.WAITING,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.WAITING: {_O.READY: _S.READY, _O.DROP: _S.DROPPED},
+    _S.READY: {_O.PUT: _S.PUTTING, _O.TAG: _S.TAGGING},
+    _S.PUTTING: {
+        _O.CREATED: _S.THERE,
+        _O.MISSING: _S.WAITING,
+        _O.CHALLENGED: _S.PUTTING,
+        _O.NOT_SENT: _S.PUTTING,
+        _O.LOST: _S.PUTTING,
+        _O.UNAVAILABLE: _S.PUTTING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.TAGGING: {
+        _O.CREATED: _S.THERE,
+        _O.MISSING: _S.WAITING,
+        _O.REJECTED: _S.CONFIRMING,
+        _O.CHALLENGED: _S.TAGGING,
+        _O.NOT_SENT: _S.TAGGING,
+        _O.LOST: _S.CONFIRMING,
+        _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.CONFIRMING: {
+        _O.PRESENT: _S.THERE,
+        _O.ABSENT: _S.TAGGING,
+        _O.REJECTED: _S.FAILED,
+        _O.CHALLENGED: _S.CONFIRMING,
+        _O.NOT_SENT: _S.CONFIRMING,
+        _O.LOST: _S.CONFIRMING,
+        _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.THERE: {_O.MISSING: _S.WAITING, _O.DROP: _S.DROPPED},
+    _S.FAILED: {},
+    _S.DROPPED: {},
+}
+
+_UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+_PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING})
+_TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
+"""How registries refuse to move an immutable tag."""
+_MISSING_MAX: Final = 1_000
+"""Digests read from one MANIFEST_BLOB_UNKNOWN answer; more than any manifest's layers in the wild."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class ManifestMachine(Machine):
+    """One manifest under one reference."""
+
+    NAME: ClassVar[str] = "manifest"
+    TABLE: ClassVar[Table] = TABLE
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.PUTTING, _S.TAGGING, _S.CONFIRMING})
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.READY})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.THERE, _S.FAILED, _S.DROPPED})
+
+    state: State = _S.LOOKING
+    manifest: Manifest
+    tag: str = ""
+    """Empty: by digest."""
+    redone: bool = False
+    """What the registry did not have was pushed anew once."""
+    how: Status = Status.EXISTING
+    """Once it is there: how it came to be."""
+    refused: bool = False
+    """The tag was refused in a way that immutability would explain."""
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's digest."""
+        return self.manifest.descriptor.digest
+
+    @property
+    def reference(self) -> str:
+        """The tag, or the digest."""
+        return self.tag or self.digest
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self.manifest.content) if self.state in _PUTS else 0
+
+    def describe(self) -> str:
+        return f"tag {self.tag}" if self.tag else f"manifest {self.digest}"
+
+    def request_for(self) -> Ask:
+        url = manifest_url(self.base, self.repository, self.reference)
+        media_type = self.manifest.descriptor.media_type
+        if self.state in _PUTS:
+            return Ask("PUT", url, (("Content-Type", media_type),), self.manifest.content)
+        return Ask("HEAD", url, (("Accept", media_type),))
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        if self.state in _PUTS:
+            return self._classify_put(response, url)
+        return self._classify_look(response, url)
+
+    def _classify_look(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status == 200:
+            told = get(response.headers, "docker-content-digest")
+            if told == self.digest or (not told and not self.tag):
+                return Outcome.PRESENT, None
+            if told and not self.tag and told.partition(":")[0] == self.digest.algorithm:
+                return broken(
+                    self.describe(), "HEAD", url, f"the registry answered with another digest, {told[:150]!r}"
+                )
+            return self._not_ours()
+        if status == 401 or status in TRANSIENT:
+            return refused(self.describe(), "HEAD", url, response)
+        return self._not_ours()
+
+    def _not_ours(self) -> Verdict:
+        # After a refusal that an immutable tag would explain, a tag that is not ours means: refused, in the
+        # PUT's words.
+        if self.state is _S.CONFIRMING and self.refused:
+            return Outcome.REJECTED, None
+        return Outcome.ABSENT, None
+
+    def _classify_put(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status in (200, 201, 202):
+            told = get(response.headers, "docker-content-digest")
+            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
+                return broken(self.describe(), "PUT", url, f"the registry stored another digest, {told[:150]!r}")
+            return Outcome.CREATED, None
+        if 400 <= status < 500 and not self.redone and error_codes(response) & _UNKNOWN_CODES:
+            return Outcome.MISSING, Facts(missing=_missing(response))
+        outcome, facts = refused(self.describe(), "PUT", url, response)
+        if self.tag and status in _TAG_REFUSALS:
+            return Outcome.REJECTED, facts
+        if status == 413:
+            hint = f"the registry takes no manifest of {len(self.manifest.content)} bytes"
+            return Outcome.REFUSED, Facts(error=refusal(self.describe(), "PUT", url, response, hint))
+        return outcome, facts
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        return Outcome.TAG if self.tag else Outcome.PUT
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        if self.state is _S.CONFIRMING and outcome is Outcome.REJECTED:
+            return  # the error stays the PUT's
+        Machine.absorb(self, outcome, facts)
+        if outcome is Outcome.CREATED or (outcome is Outcome.PRESENT and self.state is _S.CONFIRMING):
+            self.how = Status.UPLOADED
+        if outcome is Outcome.MISSING:
+            self.redone = True
+        elif self.state is _S.TAGGING:
+            self.refused = outcome is Outcome.REJECTED
+
+
+def _missing(response: Response) -> tuple[Digest, ...]:
+    """The digests in the details of MANIFEST_BLOB_UNKNOWN errors; registries write them in several forms."""
+    found: list[Digest] = []
+    try:
+        for entry in json.loads(response.body)["errors"][:_MISSING_MAX]:
+            detail = entry.get("detail")
+            text = detail.get("digest", detail.get("Digest")) if isinstance(detail, dict) else detail
+            if isinstance(text, str):
+                found.append(Digest(text))
+    except (InvalidReference, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+    return tuple(found)

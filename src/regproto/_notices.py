@@ -1,0 +1,36 @@
+"""News on its way to the driver: the newest of each subject, in the order the subjects came up."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from regproto._messages import Notice, Status
+
+
+@attrs.define(eq=False)
+class Notices:
+    """A queue in which later news of a subject takes the place of earlier news not yet polled."""
+
+    order: deque[str] = attrs.field(factory=deque)
+    newest: dict[str, Notice] = attrs.field(factory=dict)
+    warned: dict[str, None] = attrs.field(factory=dict)
+    """Texts of warnings shown already, in order."""
+
+    def add(self, notice: Notice) -> None:
+        """Put a notice in, or in place of the waiting one of its subject."""
+        key = notice.subject if notice.status is not Status.WARNING else notice.text
+        if key not in self.newest:
+            self.order.append(key)
+        self.newest[key] = notice
+
+    def warn(self, registry: str, text: str, limit: int) -> None:
+        """A registry's warning, once per text."""
+        if text not in self.warned and len(self.warned) < limit:
+            self.warned[text] = None
+            self.add(Notice(status=Status.WARNING, subject=registry, text=text))
+
+    def take(self) -> Notice | None:
+        """The next notice, if there is one."""
+        return self.newest.pop(self.order.popleft()) if self.order else None

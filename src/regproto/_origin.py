@@ -1,0 +1,77 @@
+"""What is ready to be sent to one origin, and how much may be under way there at once."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from regproto._config import Config
+from regproto._machine import Machine
+
+
+@attrs.define(eq=False)
+class Lanes:
+    """Machines that are ready, a lane for each push, taken in turn so that no push starves another."""
+
+    lanes: dict[int, deque[Machine]] = attrs.field(factory=dict)
+    turn: deque[int] = attrs.field(factory=deque)
+
+    def __bool__(self) -> bool:
+        return bool(self.turn)
+
+    def add(self, lane: int, machine: Machine) -> None:
+        """Put a machine at the end of its lane."""
+        queue = self.lanes.get(lane)
+        if queue is None:
+            self.lanes[lane] = deque((machine,))
+            self.turn.append(lane)
+        else:
+            queue.append(machine)
+
+    def first(self) -> Machine:
+        """The machine whose turn it is."""
+        return self.lanes[self.turn[0]][0]
+
+    def pop(self) -> Machine:
+        """Take the machine whose turn it is."""
+        lane = self.turn.popleft()
+        queue = self.lanes[lane]
+        machine = queue.popleft()
+        if queue:
+            self.turn.append(lane)
+        else:
+            del self.lanes[lane]
+        return machine
+
+    def take(self) -> deque[Machine]:
+        """Take the whole lane whose turn it is."""
+        return self.lanes.pop(self.turn.popleft())
+
+
+@attrs.define(eq=False)
+class Origin:
+    """One scheme, host and port."""
+
+    name: str
+    exchanges: int = 0
+    body_bytes: int = 0
+    """In flight."""
+    hold_until: float = 0.0
+    """After a 429: nothing is sent before this."""
+    answered: bool = False
+    """Until it has answered once, one request at a time: the first serves as the ping, and takes the first 401."""
+    light: Lanes = attrs.field(factory=Lanes)
+    """Requests without a body."""
+    heavy: Lanes = attrs.field(factory=Lanes)
+
+    def ready(self, config: Config, now: float) -> Lanes | None:
+        """Where to take the next machine from; None: nothing is ready, or there is no room for it."""
+        if self.exchanges >= (config.max_exchanges if self.answered else 1) or now < self.hold_until:
+            return None
+        # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
+        if self.heavy and (
+            not self.body_bytes or self.body_bytes + self.heavy.first().body_bytes <= config.max_body_bytes
+        ):
+            return self.heavy
+        return self.light or None

@@ -1,0 +1,204 @@
+"""The session: one registry, any number of pushes, and one question at a time to whoever moves the bytes."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from regproto._auth import Authorizer
+from regproto._config import Config
+from regproto._content import Digest
+from regproto._errors import LocalProtocolError
+from regproto._graph import Graph, PushWork
+from regproto._machine import Edge
+from regproto._messages import (
+    Credentials,
+    Failed,
+    Finished,
+    Input,
+    NoCredentials,
+    Output,
+    Progress,
+    PushOutcome,
+    PushResult,
+    Response,
+    Status,
+    Wait,
+)
+from regproto._plan import Push
+from regproto._retry import Jitter
+from regproto._url import base_url
+from regproto._wire import Wire
+
+
+@attrs.define(init=False, eq=False)
+class Session:
+    """The push protocol towards one registry, without any I/O.
+
+    Ask `poll` what to do; tell `receive` what came of it. A session has one owner at a time: a driver that uses threads
+    holds one lock around every call. docs/drivers.md has the whole contract.
+
+    Args:
+        registry_url: `https://host[:port]` (or http), without a path.
+        config: limits and choices.
+        seed: for the jitter of retries; give each session its own.
+        now: the driver's clock at this moment, seconds on any monotonic scale.
+        journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
+
+    Raises:
+        LocalProtocolError: `registry_url` is not one.
+    """
+
+    base: str
+    registry: str
+    config: Config
+    _wire: Wire
+    _graph: Graph
+    _next_push: int
+
+    def __init__(
+        self,
+        registry_url: str,
+        config: Config | None = None,
+        *,
+        seed: int = 0,
+        now: float = 0.0,
+        journal: bool = False,
+    ) -> None:
+        self.base = base_url(registry_url)
+        self.registry = self.base.partition("://")[2]
+        self.config = config if config is not None else Config()
+        auth = Authorizer(base=self.base, trust=self.config.trust_origin)
+        self._wire = Wire(
+            base=self.base,
+            registry=self.registry,
+            config=self.config,
+            auth=auth,
+            jitter=Jitter(seed),
+            now=now,
+            journal=[] if journal else None,
+        )
+        self._graph = Graph(base=self.base, config=self.config, wire=self._wire)
+        self._next_push = 1
+
+    def submit(self, push: Push) -> int:
+        """Begin a push beside those under way. Returns the id its `Finished` will carry.
+
+        Poll again after this: an earlier `Wait` is void.
+        """
+        work = PushWork(
+            id=self._next_push,
+            plan=push,
+            manifests={m.descriptor.digest: m for m in push.manifests},
+            blobs={b.descriptor.digest: b for b in push.blobs},
+            requests_before=self._wire.requests,
+            bytes_before=self._wire.sent_bytes,
+        )
+        self._next_push += 1
+        sources = dict.fromkeys(s.repository for b in push.blobs for s in b.mount_from if not s.foreign)
+        self._wire.auth.want(push.repository, tuple(sources))
+        self._graph.begin(work)
+        return work.id
+
+    def cancel(self, push_id: int, now: float | None = None) -> None:
+        """End a push before its time: what it has open is given back, then its `Finished` comes.
+
+        A push that is over already is left as it is. Poll again after this.
+
+        Raises:
+            LocalProtocolError: there never was a push with this id.
+        """
+        if not 0 < push_id < self._next_push:
+            raise LocalProtocolError(f"no push has the id {push_id}")
+        if now is not None:
+            self._wire.tick(now)
+        work = self._graph.pushes.get(push_id)
+        if work is not None:
+            self._graph.cancel(work)
+
+    def poll(self, now: float) -> Output:
+        """What to do next. Never blocks and may be called at any time; each call returns one thing.
+
+        `now` running backwards is taken as standing still.
+        """
+        wire, graph = self._wire, self._graph
+        wire.tick(now)
+        while (found := wire.take()) is not None:
+            if not isinstance(found, tuple):
+                return found
+            graph.advance(*found)
+        notice = wire.notices.take()
+        if notice is not None:
+            return notice
+        if graph.ended:
+            return self._finish(graph.ended.pop(0))
+        return Wait(until=wire.wait_until())
+
+    def receive(self, now: float, event: Input) -> None:
+        """Tell what came of a `Send` or a `NeedCredentials`. Never raises for what a registry does.
+
+        Raises:
+            LocalProtocolError: nothing with this id is waiting for an answer (or for this kind of answer). Nothing
+            has changed.
+        """
+        wire = self._wire
+        if isinstance(event, (Response, Failed)):
+            if event.id not in wire.in_flight:
+                raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
+            if isinstance(event, Response) and not 200 <= event.status <= 599:
+                raise LocalProtocolError(f"{event.status} is not the status of a final answer")
+            wire.tick(now)
+            found = wire.answered(event)
+            if found is not None:
+                self._graph.advance(*found)
+        elif isinstance(event, Progress):
+            if event.id not in wire.in_flight:
+                raise LocalProtocolError(f"no request with the id {event.id} is in flight")
+            wire.tick(now)
+            exchange = wire.progress(event)
+            if exchange is not None and exchange.size:
+                self._graph.uploading(exchange.machine, event.bytes)
+        elif isinstance(event, (Credentials, NoCredentials)):
+            token = wire.keychain.get(event.id)
+            if token is None:
+                raise LocalProtocolError(f"no question to the keychain has the id {event.id}, or it was answered")
+            wire.tick(now)
+            del wire.keychain[event.id]
+            wire.keychain_answered(token, event)
+        else:
+            assert_never(event)
+
+    def take_journal(self) -> list[Edge]:
+        """The transitions since the last call, each (machine, state, outcome). Empty unless `journal` was asked for."""
+        journal = self._wire.journal or []
+        if journal:
+            self._wire.journal = []
+        return journal
+
+    def _finish(self, work: PushWork) -> Finished:
+        plan, wire = work.plan, self._wire
+        outcome = PushOutcome.PUSHED
+        if work.error is not None:
+            outcome = PushOutcome.FAILED
+        elif work.cancelled:
+            outcome = PushOutcome.CANCELLED
+
+        def came(status: Status) -> tuple[Digest, ...]:
+            return tuple(digest for digest, how in work.found.items() if how is status)
+
+        result = PushResult(
+            outcome=outcome,
+            repository=f"{self.registry}/{plan.repository}",
+            digest=plan.root,
+            tags=plan.tags,
+            error=work.error,
+            existing=came(Status.EXISTING),
+            mounted=came(Status.MOUNTED),
+            uploaded=came(Status.UPLOADED),
+            skipped=plan.skipped,
+            warnings=tuple(wire.notices.warned),
+            requests=wire.requests - work.requests_before,
+            sent_bytes=wire.sent_bytes - work.bytes_before,
+        )
+        return Finished(push_id=work.id, result=result)

@@ -1,0 +1,241 @@
+"""The life of what a repository's requests are authorized with: credentials asked for, exchanged for a token, held,
+renewed.
+
+One machine per target repository covers a Basic registry (the header is made of the credentials), a bearer registry
+(GET, or OAuth2 POST with an identity token), and a registry token used as it is. A token is asked for everything
+the push will need; where the token server refuses the mount sources, it is asked again for the target alone.
+
+Source: distribution's "Token Authentication Specification" and "OAuth2 Token Authentication"; RFC 6750 for
+`insufficient_scope`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import ClassVar, Final
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from regproto._answers import refused
+from regproto._config import TOKEN_BODY_MAX_BYTES, TOKEN_LIFETIME_MIN_S, Config
+from regproto._errors import AuthenticationError, RemoteProtocolError
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._messages import Credentials, Headers, Response
+from regproto._url import shown
+
+
+class TokenState(State):
+    """Where a repository's authorization is."""
+
+    NEEDING = "needing"
+    CHOOSING = "choosing"
+    EXCHANGING = "exchanging"
+    FETCHING = "fetching"
+    HELD = "held"
+    DENIED = "denied"
+
+
+_S = TokenState
+_O = Outcome
+
+TABLE: Final[Table] = {
+    _S.NEEDING: {_O.KNOWN: _S.CHOOSING, _O.DENIED: _S.DENIED, _O.DROP: _S.DENIED},
+    _S.CHOOSING: {
+        _O.USE: _S.HELD,
+        _O.EXCHANGE: _S.EXCHANGING,
+        _O.FETCH: _S.FETCHING,
+        _O.DENIED: _S.DENIED,
+    },
+    _S.EXCHANGING: {
+        _O.GRANTED: _S.HELD,
+        _O.REJECTED: _S.FETCHING,
+        _O.NOT_SENT: _S.EXCHANGING,
+        _O.LOST: _S.EXCHANGING,
+        _O.UNAVAILABLE: _S.EXCHANGING,
+        _O.GAVE_UP: _S.DENIED,
+        _O.REFUSED: _S.DENIED,
+        _O.BROKEN: _S.DENIED,
+        _O.DROP: _S.DENIED,
+    },
+    _S.FETCHING: {
+        _O.GRANTED: _S.HELD,
+        _O.NARROWED: _S.CHOOSING,
+        _O.NOT_SENT: _S.FETCHING,
+        _O.LOST: _S.FETCHING,
+        _O.UNAVAILABLE: _S.FETCHING,
+        _O.GAVE_UP: _S.DENIED,
+        _O.REFUSED: _S.DENIED,
+        _O.BROKEN: _S.DENIED,
+        _O.DROP: _S.DENIED,
+    },
+    _S.HELD: {_O.SPENT: _S.CHOOSING},
+    _S.DENIED: {},
+}
+
+CLIENT_ID: Final = "regproto"
+_POST_REFUSALS: Final = frozenset({400, 401, 404, 405})
+"""What token servers without the OAuth2 form were seen to answer its POST with (GCR, ACR, Artifactory)."""
+_RENEW_AT: Final = 0.9
+"""Of its lifetime a token is used this part: what is left covers clocks that differ and requests on their way."""
+
+
+def scope(repository: str, actions: str) -> str:
+    """A token scope in the form registries use."""
+    return f"repository:{repository}:{actions}"
+
+
+def basic(username: str, password: str) -> str:
+    """The value of a Basic Authorization header."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+@attrs.define(kw_only=True, eq=False)
+class TokenMachine(Machine):
+    """The authorization of one repository's requests."""
+
+    NAME: ClassVar[str] = "token"
+    TABLE: ClassVar[Table] = TABLE
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.EXCHANGING, _S.FETCHING})
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.CHOOSING})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.HELD, _S.DENIED})
+
+    state: State = _S.NEEDING
+    scheme: str
+    """`basic` or `bearer`."""
+    realm: str = ""
+    service: str = ""
+    credentials: Credentials | None = None
+    sources: tuple[str, ...] = ()
+    """Mount sources the token is also asked for."""
+    refused_sources: frozenset[str] = frozenset()
+    extra_scopes: tuple[str, ...] = ()
+    """What a challenge with insufficient_scope asked for beside."""
+    header: str = attrs.field(default="", repr=False)
+    """The Authorization header's value while HELD."""
+    lifetime_s: float = float("inf")
+    asked_at: float = 0.0
+    serial: int = 0
+    """Counts the tokens held, so that a 401 can be told to be about an older one."""
+    covers: frozenset[str] = frozenset()
+    """The mount sources the token held was asked for."""
+
+    @property
+    def url_base(self) -> str:
+        return self.realm
+
+    @property
+    def renew_at(self) -> float:
+        """When a new one should be asked for."""
+        return self.asked_at + self.lifetime_s * _RENEW_AT
+
+    def describe(self) -> str:
+        return f"token for {self.repository}"
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        known = self.credentials
+        if known is not None and known.registry_token:
+            return self._use("Bearer " + known.registry_token)
+        if self.scheme == "basic":
+            if known is None or not (known.username or known.password):
+                self.error = AuthenticationError(
+                    f"{shown(self.base)} wants a user and a password: log in, or give --username and --password-stdin"
+                )
+                return Outcome.DENIED
+            return self._use(basic(known.username, known.password))
+        if known is not None and known.identity_token:
+            return Outcome.EXCHANGE
+        return Outcome.FETCH
+
+    def _use(self, header: str) -> Outcome:
+        if header == self.header:
+            self.error = AuthenticationError(f"{shown(self.base)} does not accept the credentials given: log in again")
+            return Outcome.DENIED
+        self._hold(header, float("inf"))
+        return Outcome.USE
+
+    def _hold(self, header: str, lifetime_s: float) -> None:
+        self.header = header
+        self.lifetime_s = lifetime_s
+        self.serial += 1
+        self.covers = frozenset(self.sources) - self.refused_sources
+
+    def scopes(self) -> tuple[str, ...]:
+        """What is asked for; the target first, since some token servers read only the first."""
+        wanted = [scope(self.repository, "pull,push")]
+        wanted += [scope(source, "pull") for source in self.sources if source not in self.refused_sources]
+        return tuple(dict.fromkeys((*wanted, *self.extra_scopes)))
+
+    def request_for(self) -> Ask:
+        if self.state is _S.EXCHANGING:
+            assert self.credentials is not None
+            form = {
+                "grant_type": "refresh_token",
+                "service": self.service,
+                "client_id": CLIENT_ID,
+                "scope": " ".join(self.scopes()),
+                "refresh_token": self.credentials.identity_token,
+            }
+            headers: Headers = (("Content-Type", "application/x-www-form-urlencoded"),)
+            return Ask("POST", self.realm, headers, urlencode(form).encode(), TOKEN_BODY_MAX_BYTES)
+        query = [f"service={quote(self.service, safe='')}"] if self.service else []
+        query += [f"scope={quote(s, safe=':,/')}" for s in self.scopes()]
+        if self.credentials is not None and self.credentials.username:
+            query.append(f"account={quote(self.credentials.username, safe='')}")
+        url = self.realm + ("&" if "?" in self.realm else "?") + "&".join(query)
+        return Ask("GET", url, (), b"", TOKEN_BODY_MAX_BYTES)
+
+    def request_header(self) -> str:
+        """The Authorization header of the request to the token server; "" for none."""
+        known = self.credentials
+        if self.state is not _S.FETCHING or known is None:
+            return ""
+        return basic(known.username or "<token>", known.password or known.identity_token)
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        method = "POST" if self.state is _S.EXCHANGING else "GET"
+        status = response.status
+        if status == 200:
+            return self._read(response, method, url)
+        if self.state is _S.EXCHANGING and status in _POST_REFUSALS:
+            return Outcome.REJECTED, None
+        outcome, facts = refused(
+            self.describe(), method, url, response, "check the credentials and what they may push to"
+        )
+        narrowable = self.state is _S.FETCHING and (self.covers_sources() or self.extra_scopes)
+        if outcome is Outcome.REFUSED and narrowable:
+            return Outcome.NARROWED, None
+        return outcome, facts
+
+    def covers_sources(self) -> bool:
+        """True if what is asked for goes beyond the target."""
+        return any(source not in self.refused_sources for source in self.sources)
+
+    def _read(self, response: Response, method: str, url: str) -> Verdict:
+        try:
+            answer = json.loads(response.body)
+            token = answer.get("token") or answer.get("access_token")
+            lifetime = answer.get("expires_in")
+        except (ValueError, AttributeError, RecursionError):
+            token = lifetime = None
+        if not isinstance(token, str) or not _is_token(token) or response.truncated:
+            text = f"{self.describe()}: {method} {shown(url)} was answered without a usable token"
+            return Outcome.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
+        if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool):
+            lifetime = TOKEN_LIFETIME_MIN_S
+        return Outcome.GRANTED, Facts(token=token, lifetime_s=max(TOKEN_LIFETIME_MIN_S, float(lifetime)))
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        Machine.absorb(self, outcome, facts)
+        if outcome is Outcome.GRANTED:
+            assert facts is not None
+            self.error = None
+            self._hold("Bearer " + facts.token, facts.lifetime_s)
+        elif outcome is Outcome.NARROWED:
+            self.refused_sources |= frozenset(self.sources)
+            self.extra_scopes = ()
+
+
+def _is_token(text: str) -> bool:
+    return 0 < len(text) <= TOKEN_BODY_MAX_BYTES and text.isascii() and text.isprintable() and " " not in text

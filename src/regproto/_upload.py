@@ -1,0 +1,408 @@
+"""The life of an upload session: opened, filled, committed, or given back.
+
+After every answer that was lost it asks before it goes on: the registry's own offset (GET) while filling, the
+digest (HEAD) once a commit was sent. Giving back is part of its life: a session nobody wants any more is deleted,
+at its newest Location.
+
+Source: distribution-spec "POST then PUT", "Pushing a blob in chunks", "Cancel a blob upload".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import attrs
+
+from regproto._answers import TRANSIENT, broken, error_codes, refused
+from regproto._blob import OCTETS, START_HEADERS, blob_body, content_refused, look_verdict
+from regproto._config import Config
+from regproto._content import Digest
+from regproto._headers import get, parse_length, parse_range
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._messages import Response
+from regproto._plan import Blob
+from regproto._url import blob_url, resolve, uploads_url, with_query
+
+
+class UploadState(State):
+    """Where an upload session is."""
+
+    STARTING = "starting"
+    PLANNING = "planning"
+    PATCHING = "patching"
+    PUTTING = "putting"
+    COMMITTING = "committing"
+    ASKING = "asking"
+    VERIFYING = "verifying"
+    SETTLING = "settling"
+    DISCARDING = "discarding"
+    DONE = "done"
+    LOST = "lost"
+    ABANDONED = "abandoned"
+
+
+_S = UploadState
+_O = Outcome
+
+TABLE: Final[Table] = {
+    _S.STARTING: {
+        _O.STARTED: _S.PLANNING,
+        _O.CHALLENGED: _S.STARTING,
+        _O.NOT_SENT: _S.STARTING,
+        _O.LOST: _S.STARTING,
+        _O.UNAVAILABLE: _S.STARTING,
+        _O.GAVE_UP: _S.ABANDONED,
+        _O.REFUSED: _S.ABANDONED,
+        _O.DENIED: _S.ABANDONED,
+        _O.BROKEN: _S.ABANDONED,
+        _O.DROP: _S.ABANDONED,
+    },
+    _S.PLANNING: {_O.PATCH: _S.PATCHING, _O.PUT: _S.PUTTING, _O.COMMIT: _S.COMMITTING},
+    _S.PATCHING: {
+        _O.ACCEPTED: _S.PLANNING,
+        _O.TOLD: _S.PLANNING,
+        _O.TOO_LARGE: _S.ASKING,
+        _O.STALE: _S.ASKING,
+        _O.CHALLENGED: _S.ASKING,
+        _O.NOT_SENT: _S.PATCHING,
+        _O.LOST: _S.ASKING,
+        _O.UNAVAILABLE: _S.ASKING,
+        _O.GONE: _S.LOST,
+        _O.GAVE_UP: _S.DISCARDING,
+        _O.REFUSED: _S.DISCARDING,
+        _O.DENIED: _S.DISCARDING,
+        _O.BROKEN: _S.DISCARDING,
+        _O.CONTENT: _S.SETTLING,
+        _O.DROP: _S.DISCARDING,
+    },
+    _S.PUTTING: {
+        _O.CREATED: _S.DONE,
+        _O.DOUBTFUL: _S.VERIFYING,
+        _O.TOLD: _S.PLANNING,
+        _O.TOO_LARGE: _S.ASKING,
+        _O.STALE: _S.ASKING,
+        _O.CHALLENGED: _S.ASKING,
+        _O.NOT_SENT: _S.PUTTING,
+        _O.LOST: _S.VERIFYING,
+        _O.UNAVAILABLE: _S.VERIFYING,
+        _O.GONE: _S.VERIFYING,
+        _O.REJECTED: _S.LOST,
+        _O.GAVE_UP: _S.DISCARDING,
+        _O.REFUSED: _S.DISCARDING,
+        _O.DENIED: _S.DISCARDING,
+        _O.BROKEN: _S.DISCARDING,
+        _O.CONTENT: _S.SETTLING,
+        _O.DROP: _S.DISCARDING,
+    },
+    _S.COMMITTING: {
+        _O.CREATED: _S.DONE,
+        _O.DOUBTFUL: _S.VERIFYING,
+        _O.TOLD: _S.PLANNING,
+        _O.STALE: _S.ASKING,
+        _O.CHALLENGED: _S.COMMITTING,
+        _O.NOT_SENT: _S.COMMITTING,
+        _O.LOST: _S.VERIFYING,
+        _O.UNAVAILABLE: _S.VERIFYING,
+        _O.GONE: _S.VERIFYING,
+        _O.REJECTED: _S.LOST,
+        _O.GAVE_UP: _S.DISCARDING,
+        _O.REFUSED: _S.DISCARDING,
+        _O.DENIED: _S.DISCARDING,
+        _O.BROKEN: _S.DISCARDING,
+        _O.DROP: _S.DISCARDING,
+    },
+    _S.ASKING: {
+        _O.TOLD: _S.PLANNING,
+        _O.USELESS: _S.PLANNING,
+        _O.GONE: _S.LOST,
+        _O.UNSURE: _S.VERIFYING,
+        _O.CHALLENGED: _S.ASKING,
+        _O.NOT_SENT: _S.ASKING,
+        _O.LOST: _S.ASKING,
+        _O.UNAVAILABLE: _S.ASKING,
+        _O.GAVE_UP: _S.LOST,
+        _O.DENIED: _S.ABANDONED,
+        _O.BROKEN: _S.ABANDONED,
+        _O.DROP: _S.SETTLING,
+    },
+    _S.VERIFYING: {
+        _O.PRESENT: _S.DONE,
+        _O.ABSENT: _S.ASKING,
+        _O.CHALLENGED: _S.VERIFYING,
+        _O.NOT_SENT: _S.VERIFYING,
+        _O.LOST: _S.VERIFYING,
+        _O.UNAVAILABLE: _S.VERIFYING,
+        _O.GAVE_UP: _S.ASKING,
+        _O.REFUSED: _S.SETTLING,
+        _O.DENIED: _S.SETTLING,
+        _O.BROKEN: _S.SETTLING,
+        _O.DROP: _S.SETTLING,
+    },
+    _S.SETTLING: {
+        _O.TOLD: _S.DISCARDING,
+        _O.USELESS: _S.DISCARDING,
+        _O.GONE: _S.ABANDONED,
+        _O.CHALLENGED: _S.SETTLING,
+        _O.GAVE_UP: _S.ABANDONED,
+        _O.DENIED: _S.ABANDONED,
+        _O.BROKEN: _S.ABANDONED,
+    },
+    _S.DISCARDING: {
+        _O.DELETED: _S.ABANDONED,
+        _O.LOOK: _S.SETTLING,
+        _O.CHALLENGED: _S.DISCARDING,
+        _O.GAVE_UP: _S.ABANDONED,
+        _O.DENIED: _S.ABANDONED,
+    },
+    _S.DONE: {},
+    _S.LOST: {},
+    _S.ABANDONED: {},
+}
+
+CHUNK_FLOOR_BYTES: Final = 64 * 1024
+"""A chunk refused as too large is halved down to this; a proxy that refuses less lets no upload through at all."""
+_SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
+COMMIT_LOOKS_MAX: Final = 4
+"""How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class UploadMachine(Machine):
+    """One upload session of one blob."""
+
+    NAME: ClassVar[str] = "upload"
+    TABLE: ClassVar[Table] = TABLE
+    ASKS: ClassVar[frozenset[State]] = frozenset(
+        {
+            _S.STARTING,
+            _S.PATCHING,
+            _S.PUTTING,
+            _S.COMMITTING,
+            _S.ASKING,
+            _S.VERIFYING,
+            _S.SETTLING,
+            _S.DISCARDING,
+        }
+    )
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.PLANNING})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.DONE, _S.LOST, _S.ABANDONED})
+
+    state: State = _S.STARTING
+    blob: Blob
+    owner: Machine | None = None
+    """The blob this uploads for, until it was told how that went."""
+    location: str = ""
+    offset: int = 0
+    """How many bytes the registry has, as far as it said so."""
+    sent: int = 0
+    """The end of the last body handed out."""
+    best: int = -1
+    chunk_bytes: int | None = None
+    chunk_min_bytes: int = 0
+    resumed: bool = False
+    """The offset was asked for: what follows is sent by ranges."""
+    unanswered: int = 0
+    """Commits that were sent whole and not answered: the registry may have the blob, or may still be at it."""
+    looks: int = 0
+    useless: int = 0
+    discards: int = 0
+
+    @property
+    def digest(self) -> Digest:
+        """The blob's digest."""
+        return self.blob.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """The blob's size in bytes."""
+        return self.blob.descriptor.size
+
+    @property
+    def url_base(self) -> str:
+        return self.base if self.state in (_S.STARTING, _S.VERIFYING) else self.location
+
+    @property
+    def body_bytes(self) -> int:
+        if self.state is _S.PATCHING:
+            return self._piece()
+        return self.size if self.state is _S.PUTTING else 0
+
+    def describe(self) -> str:
+        return f"upload of blob {self.digest}"
+
+    def patience(self, config: Config) -> int:
+        return 0 if self.state in (_S.SETTLING, _S.DISCARDING) else config.attempts - 1
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        if self.chunk_bytes is None:
+            self.chunk_bytes = config.chunk_bytes
+        if self.offset >= self.size:
+            return Outcome.COMMIT
+        if self.offset or self.resumed or self.chunk_bytes or self.size > config.resumable_above_bytes:
+            return Outcome.PATCH
+        return Outcome.PUT
+
+    def _piece(self) -> int:
+        rest = self.size - self.offset
+        if self.chunk_bytes is None:
+            return rest
+        return min(rest, max(self.chunk_bytes, self.chunk_min_bytes))
+
+    def request_for(self) -> Ask:
+        match self.state:
+            case _S.STARTING:
+                url = uploads_url(self.base, self.repository)
+                if self.digest.algorithm != "sha256":
+                    url = with_query(url, "digest-algorithm", self.digest.algorithm)
+                return Ask("POST", url, START_HEADERS)
+            case _S.PATCHING:
+                return self._patch()
+            case _S.PUTTING:
+                self.sent = self.size
+                url = with_query(self.location, "digest", self.digest)
+                return Ask("PUT", url, OCTETS, blob_body(self.blob, 0, self.size))
+            case _S.COMMITTING:
+                return Ask("PUT", with_query(self.location, "digest", self.digest), OCTETS)
+            case _S.VERIFYING:
+                return Ask("HEAD", blob_url(self.base, self.repository, self.digest))
+            case _S.DISCARDING:
+                self.discards += 1
+                return Ask("DELETE", self.location)
+            case _:
+                return Ask("GET", self.location)
+
+    def _patch(self) -> Ask:
+        piece = self._piece()
+        self.sent = self.offset + piece
+        headers = OCTETS
+        # The whole blob in one PATCH needs no range (and some registries take none then); a part does.
+        if piece < self.size:
+            headers = (*OCTETS, ("Content-Range", f"{self.offset}-{self.sent - 1}"))
+        return Ask("PATCH", self.location, headers, blob_body(self.blob, self.offset, piece))
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        match self.state:
+            case _S.STARTING:
+                return self._classify_start(response, url)
+            case _S.PATCHING:
+                return self._classify_patch(response, url)
+            case _S.PUTTING | _S.COMMITTING:
+                return self._classify_put(response, url)
+            case _S.VERIFYING:
+                return look_verdict(self, response, url, self.digest)
+            case _S.DISCARDING:
+                stale = response.status == 416 and self.discards < 2
+                return (Outcome.LOOK if stale else Outcome.DELETED), None
+            case _:
+                return self._classify_status(response, url)
+
+    def _classify_start(self, response: Response, url: str) -> Verdict:
+        if response.status == 202:
+            location = get(response.headers, "location")
+            if not location:
+                return broken(self.describe(), "POST", url, "answered 202 without a Location for the upload session")
+            minimum = parse_length(get(response.headers, "oci-chunk-min-length")) or 0
+            return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=minimum)
+        if 200 <= response.status < 300:
+            return broken(self.describe(), "POST", url, f"answered {response.status} where 202 opens an upload session")
+        return refused(self.describe(), "POST", url, response)
+
+    def _classify_patch(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status in (200, 201, 202, 204):
+            location = get(response.headers, "location")
+            if not location:
+                return broken(self.describe(), "PATCH", url, f"answered {status} without a Location to go on at")
+            told = parse_range(get(response.headers, "range"))
+            offset = self.sent
+            # A Range short of what was sent is the truth, unless it stands still (ECR repeats a stale one):
+            # then our own
+            # count is kept, and the digest decides.
+            if told is not None and not told.ambiguous and self.offset < told.offset < self.sent:
+                offset = told.offset
+            return Outcome.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
+        if status == 413 and self._may_halve():
+            return Outcome.TOO_LARGE, None
+        return self._classify_common(response, "PATCH", url)
+
+    def _classify_put(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status == 201:
+            told = get(response.headers, "docker-content-digest")
+            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
+                return broken(self.describe(), "PUT", url, f"the registry stored another digest, {told[:150]!r}")
+            return Outcome.CREATED, None
+        if 200 <= status < 300:
+            return Outcome.DOUBTFUL, None
+        if status == 413 and self.state is _S.PUTTING and self._may_halve():
+            return Outcome.TOO_LARGE, None
+        return content_refused(self.describe(), "PUT", url, response) or self._classify_common(response, "PUT", url)
+
+    def _classify_common(self, response: Response, method: str, url: str) -> Verdict:
+        if response.status == 404:
+            _, facts = refused(
+                self.describe(),
+                method,
+                url,
+                response,
+                "the registry does not know the upload session any more",
+            )
+            return Outcome.GONE, facts
+        if response.status == 416:
+            told = parse_range(get(response.headers, "range"))
+            if told is None or told.ambiguous or told.offset > self.size:
+                return Outcome.STALE, None
+            location = get(response.headers, "location")
+            return Outcome.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
+        return refused(self.describe(), method, url, response)
+
+    def _classify_status(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if 200 <= status < 300:
+            location = get(response.headers, "location")
+            facts = Facts(location=resolve(url, location) if location else "")
+            told = parse_range(get(response.headers, "range"))
+            if told is None or told.offset > self.size:
+                return (Outcome.GONE, None) if self.useless else (Outcome.USELESS, facts)
+            # "0-0" is one byte or none (distribution sends it for an empty session): none costs one byte at most.
+            return Outcome.TOLD, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
+        if status in TRANSIENT:
+            return refused(self.describe(), "GET", url, response)
+        if status == 404 and self.unanswered and self.looks < COMMIT_LOOKS_MAX:
+            return Outcome.UNSURE, None
+        if self.offset and not self.useless and not error_codes(response) & _SESSION_CODES:
+            return Outcome.USELESS, None  # public ECR has no status; our own count may be right
+        return Outcome.GONE, None
+
+    def _may_halve(self) -> bool:
+        return min(self.sent - self.offset, self.chunk_bytes or self.size) > max(
+            CHUNK_FLOOR_BYTES, self.chunk_min_bytes
+        )
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        if outcome is Outcome.UNSURE:
+            self.looks += 1
+        elif outcome is Outcome.USELESS:
+            self.useless += 1
+            self.resumed = True
+        elif outcome is Outcome.TOO_LARGE:
+            self.chunk_bytes = max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2)
+        elif outcome is Outcome.TOLD:
+            self.resumed = True
+        elif outcome is Outcome.STARTED:
+            self.faults = 0
+        elif self.state in (_S.PUTTING, _S.COMMITTING) and outcome in (Outcome.LOST, Outcome.UNAVAILABLE):
+            self.unanswered += not (facts is not None and facts.cut)
+        if facts is None:
+            return
+        if facts.error is not None:
+            self.error = facts.error
+        if facts.location:
+            self.location = facts.location
+        if facts.chunk_min_bytes:
+            self.chunk_min_bytes = facts.chunk_min_bytes
+        if facts.offset is not None:
+            self.offset = facts.offset
+            if facts.offset > self.best:
+                self.best = facts.offset
+                self.faults = 0

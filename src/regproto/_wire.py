@@ -1,0 +1,409 @@
+"""When things are sent: what is in flight, what is ready, what waits, and for how long.
+
+One half of the session (`_graph` is the other). It owns limits, timers, backoff, redirects and the parking of
+whoever needs a token, once, for all machines. It reads an answer only as far as that takes; what the answer means
+is the machine's to say.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from typing import Final
+
+import attrs
+
+from regproto._answers import failure, failure_error
+from regproto._auth import Authorizer, Gate
+from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, Config
+from regproto._errors import RemoteProtocolError, TransportError
+from regproto._headers import get, parse_retry_after, parse_warnings
+from regproto._machine import (
+    FAULTS,
+    Ask,
+    Edge,
+    Facts,
+    Knowledge,
+    Machine,
+    Outcome,
+    Place,
+    Verdict,
+    advance,
+)
+from regproto._messages import (
+    Abort,
+    Credentials,
+    Failed,
+    FailureKind,
+    Headers,
+    NeedCredentials,
+    NoCredentials,
+    Notice,
+    Phase,
+    Progress,
+    Response,
+    Send,
+    Status,
+    Written,
+    body_size,
+)
+from regproto._notices import Notices
+from regproto._origin import Lanes, Origin
+from regproto._retry import Jitter, backoff_s
+from regproto._token import TokenMachine, TokenState
+from regproto._url import check_origin, origin_of, resolve, shown
+
+ORIGINS_MAX: Final = 64
+"""Hosts one session may be led to: a registry uses two or three; more is one leading us around."""
+WARNINGS_MAX: Final = 100
+"""Different warning texts shown in one session."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """A request that was handed out and not answered yet."""
+
+    id: int
+    machine: Machine
+    ask: Ask
+    url: str
+    origin: Origin
+    size: int
+    """Of the body, in bytes."""
+    serial: int
+    """Of the token it was sent with; 0 for none."""
+    redirects: int
+    begun: float
+    deadline: float
+    limit: tuple[str, float]
+    """What the deadline is about, in words, and how many seconds it was."""
+    progress: Progress | None = None
+    aborted: str = ""
+    """Not empty: an Abort was handed out, and why."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class Wire:
+    """The exchanges of one session."""
+
+    base: str
+    registry: str
+    config: Config
+    auth: Authorizer
+    knowledge: Knowledge = attrs.field(factory=Knowledge)
+    jitter: Jitter
+    now: float
+    prefix: str = attrs.field(init=False)
+    agent: Headers = attrs.field(init=False)
+    journal: list[Edge] | None = None
+    notices: Notices = attrs.field(factory=Notices)
+    origins: dict[str, Origin] = attrs.field(factory=dict)
+    in_flight: dict[int, Exchange] = attrs.field(factory=dict)
+    urgent: deque[Abort | NeedCredentials] = attrs.field(factory=deque)
+    redirected: deque[tuple[Machine, Ask, str, int]] = attrs.field(factory=deque)
+    parked: dict[str, list[tuple[Lanes, int, deque[Machine]]]] = attrs.field(factory=dict)
+    keychain: dict[int, TokenMachine] = attrs.field(factory=dict)
+    """Questions to the keychain that are not answered yet."""
+    timers: list[tuple[float, int, Machine]] = attrs.field(factory=list)
+    next_id: int = 1
+    next_deadline: float = math.inf
+    """Not later than the earliest deadline in flight."""
+    requests: int = 0
+    sent_bytes: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.prefix = self.base + "/"
+        self.agent = (("User-Agent", self.config.user_agent),)
+
+    # --- towards the driver ---
+
+    def tick(self, now: float) -> None:
+        """Take note of the time: what was delayed until now is ready, and what took too long is aborted."""
+        if now > self.now:
+            self.now = now
+        while self.timers and self.timers[0][0] <= self.now:
+            due, _, machine = heapq.heappop(self.timers)
+            if machine.place is Place.DELAYED and machine.due == due:
+                machine.place = Place.IDLE
+                self.enqueue(machine)
+        if self.next_deadline <= self.now:
+            self._expire()
+
+    def take(self) -> Send | Abort | NeedCredentials | tuple[Machine, Verdict] | None:
+        """The next thing to do: an output, or a machine whose request can't be authorized, with what that means."""
+        if self.urgent:
+            return self.urgent.popleft()
+        if self.redirected:
+            return self._send(*self.redirected.popleft())
+        for origin in self.origins.values():
+            while (lanes := origin.ready(self.config, self.now)) is not None:
+                machine = lanes.first()
+                if machine.state not in machine.ASKS:
+                    lanes.pop().place = Place.IDLE  # dropped while it was queued
+                    continue
+                gate = self.auth.gate(machine, self.now) if self.auth.scheme else Gate.OPEN
+                if gate is Gate.WAIT:
+                    self._park(lanes, machine.repository)
+                    if self.urgent:
+                        return self.urgent.popleft()
+                    continue
+                lanes.pop()
+                if gate is Gate.DENIED:
+                    machine.place = Place.IDLE
+                    return machine, (Outcome.DENIED, None)
+                ask = machine.request_for()
+                return self._send(machine, ask, ask.url, 0)
+        return None
+
+    def wait_until(self) -> float:
+        """Until when there is nothing to do unless something is received."""
+        until = min(self.next_deadline, self.timers[0][0] if self.timers else math.inf)
+        for origin in self.origins.values():
+            if origin.hold_until > self.now and (origin.light or origin.heavy):
+                until = min(until, origin.hold_until)
+        return until
+
+    def _send(self, machine: Machine, ask: Ask, url: str, redirects: int) -> Send:
+        origin, now = self._origin_at(url), self.now
+        number = self.next_id
+        self.next_id += 1
+        value, serial = self.auth.header_for(machine, origin.name)
+        size = body_size(ask.body)
+        limit = ("no connection", self.config.connect_timeout_s)
+        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, now + limit[1], limit)
+        self._hasten(exchange)
+        origin.exchanges += 1
+        origin.body_bytes += size
+        self.requests += 1
+        machine.place = Place.IN_FLIGHT
+        self.in_flight[number] = exchange
+        machine.exchange = exchange
+        headers = ask.headers + self.agent
+        if value:
+            headers += (("Authorization", value),)
+        return Send(
+            id=number,
+            method=ask.method,
+            url=url,
+            headers=headers,
+            body=ask.body,
+            max_head_bytes=HEAD_MAX_BYTES,
+            max_body_bytes=ask.max_body_bytes,
+        )
+
+    # --- towards the machines ---
+
+    def enqueue(self, machine: Machine) -> None:
+        """A machine has a request to make, at once or after its delay."""
+        if machine.place is Place.QUEUED:
+            return
+        if machine.delay_s:
+            machine.place = Place.DELAYED
+            machine.due = self.now + machine.delay_s
+            machine.delay_s = 0.0
+            self.next_id += 1
+            heapq.heappush(self.timers, (machine.due, self.next_id, machine))
+            return
+        machine.place = Place.QUEUED
+        origin = self._origin_at(machine.url_base)
+        lanes = origin.heavy if machine.body_bytes else origin.light
+        lanes.add(machine.push.id if machine.push is not None else 0, machine)
+
+    def _origin_at(self, url: str) -> Origin:
+        """The origin a URL leads to: nearly always the registry's own."""
+        name = self.auth.origin if url is self.base or url.startswith(self.prefix) else origin_of(url)
+        origin = self.origins.get(name)
+        if origin is None:
+            origin = self.origins[name] = Origin(name)
+        return origin
+
+    def _admit(self, url: str) -> None:
+        """Judge where an answer leads to."""
+        check_origin(self.base, url, self.auth.trust)
+        if len(self.origins) >= ORIGINS_MAX and origin_of(url) not in self.origins:
+            idle = [n for n, o in self.origins.items() if not (o.exchanges or o.light or o.heavy)]
+            if not idle:
+                raise RemoteProtocolError(f"the registry leads to more than {ORIGINS_MAX} hosts at once")
+            del self.origins[idle[0]]
+
+    def abort(self, machine: Machine) -> None:
+        """Stop what this machine has in flight; its answer is still owed."""
+        exchange: Exchange | None = machine.exchange
+        if exchange is not None and not exchange.aborted:
+            exchange.aborted = "cancelled"
+            self.urgent.append(Abort(id=exchange.id))
+
+    # --- from the driver ---
+
+    def progress(self, progress: Progress) -> Exchange | None:
+        """A sign of life; None if the exchange is being aborted already."""
+        exchange = self.in_flight[progress.id]
+        if exchange.aborted:
+            return None
+        if progress != exchange.progress:
+            exchange.progress = progress
+            config = self.config
+            if progress.phase is Phase.WAITING:
+                exchange.limit = ("no answer", config.response_timeout_s)
+            elif progress.phase is Phase.CONNECTING:
+                exchange.limit = ("no connection", config.connect_timeout_s)
+            else:
+                exchange.limit = ("no byte moved", config.idle_timeout_s)
+            exchange.deadline = self.now + exchange.limit[1]
+            self._hasten(exchange)
+        return exchange
+
+    def answered(self, answer: Response | Failed) -> tuple[Machine, Verdict] | None:
+        """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
+        exchange = self.in_flight.pop(answer.id)
+        machine, origin = exchange.machine, exchange.origin
+        origin.exchanges -= 1
+        origin.body_bytes -= exchange.size
+        machine.exchange = None
+        machine.place = Place.IDLE
+        if isinstance(answer, Failed):
+            return machine, self._failed(exchange, answer)
+        origin.answered = True
+        machine.stale_connection = False
+        self.sent_bytes += exchange.size
+        for text in parse_warnings(answer.headers):
+            self.notices.warn(self.registry, text, WARNINGS_MAX)
+        try:
+            if answer.status in _REDIRECTS and self._redirect(exchange, answer):
+                return None
+            verdict = None
+            if answer.status == 401:
+                verdict = self.auth.challenged(machine, answer, exchange.url, exchange.serial)
+            else:
+                machine.challenges = 0
+            if verdict is None:
+                verdict = machine.classify(answer, exchange.url)
+                facts = verdict[1]
+                if facts is not None and facts.location:
+                    self._admit(facts.location)
+        except RemoteProtocolError as error:
+            verdict = (
+                Outcome.BROKEN,
+                Facts(
+                    error=RemoteProtocolError(
+                        f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}: {error}"
+                    )
+                ),
+            )
+        if verdict[0] in FAULTS:
+            return machine, self._count(exchange, verdict, self._asked_to_wait(origin, answer))
+        return machine, verdict
+
+    def _redirect(self, exchange: Exchange, response: Response) -> bool:
+        """Follow a redirect; False if this status asks for none here."""
+        location = get(response.headers, "location")
+        if not location or (response.status < 307 and exchange.ask.method not in ("GET", "HEAD")):
+            return False
+        if exchange.redirects >= REDIRECTS_MAX:
+            raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
+        if exchange.machine.doomed:
+            return False
+        url = resolve(exchange.url, location)
+        self._admit(url)
+        exchange.machine.place = Place.IN_FLIGHT
+        self.redirected.append((exchange.machine, exchange.ask, url, exchange.redirects + 1))
+        return True
+
+    def _failed(self, exchange: Exchange, failed: Failed) -> Verdict:
+        machine, outcome = exchange.machine, failure(failed)
+        error = failure_error(machine.describe(), exchange.ask.method, exchange.url, failed, exchange.aborted)
+        if outcome is Outcome.CONTENT:
+            return outcome, Facts(error=error)
+        if failed.kind is FailureKind.TLS:
+            return Outcome.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
+        facts = Facts(error=error, cut=failed.written is not Written.ALL)
+        if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
+            machine.stale_connection = (
+                True  # the registry closed an idle connection: nobody's fault, so it does not count
+            )
+            return outcome, facts
+        return self._count(exchange, (outcome, facts), 0.0)
+
+    def _count(self, exchange: Exchange, verdict: Verdict, at_least_s: float) -> Verdict:
+        """Count a fault: another try after a while, or none."""
+        machine, (outcome, facts) = exchange.machine, verdict
+        machine.faults += 1
+        error = facts.error if facts is not None else None
+        if machine.faults > machine.patience(self.config) or at_least_s > self.config.retry_after_max_s:
+            if error is None:
+                what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
+                error = TransportError(f"{what} got nowhere in {machine.faults} tries")
+            return Outcome.GAVE_UP, Facts(error=error)
+        if not machine.doomed:
+            machine.delay_s = max(backoff_s(self.config, machine.faults, self.jitter), at_least_s)
+            self.notices.add(
+                Notice(
+                    status=Status.RETRYING,
+                    subject=machine.describe().rpartition(" ")[2],
+                    text=str(error) if error is not None else f"{machine.describe()}: {outcome.value}",
+                    delay_s=machine.delay_s,
+                )
+            )
+        return verdict
+
+    def _asked_to_wait(self, origin: Origin, response: Response) -> float:
+        wait_s = parse_retry_after(response.headers) or 0.0
+        if response.status == 429:
+            # The limit is the client's, not this request's: everything at this origin waits.
+            pause = min(wait_s, self.config.retry_after_max_s) or backoff_s(self.config, 1, self.jitter)
+            origin.hold_until = max(origin.hold_until, self.now + pause)
+        return wait_s
+
+    # --- time ---
+
+    def _hasten(self, exchange: Exchange) -> None:
+        """Keep an exchange's deadline within that of the whole, and see that it will be looked at in time."""
+        whole = self.config.exchange_timeout_s
+        if whole is not None and exchange.begun + whole < exchange.deadline:
+            exchange.deadline = exchange.begun + whole
+            exchange.limit = ("not over", whole)
+        if exchange.deadline < self.next_deadline:
+            self.next_deadline = exchange.deadline
+
+    def _expire(self) -> None:
+        """Abort what is over its deadline. In flight are a few dozen, and this runs when a limit may have passed."""
+        for exchange in self.in_flight.values():
+            if exchange.deadline <= self.now and not exchange.aborted:
+                what, limit_s = exchange.limit
+                exchange.aborted = f"{what} within {limit_s:g} s"
+                self.urgent.append(Abort(id=exchange.id))
+        self.next_deadline = min((e.deadline for e in self.in_flight.values() if not e.aborted), default=math.inf)
+
+    # --- tokens ---
+
+    def _park(self, lanes: Lanes, repository: str) -> None:
+        """The lane whose turn it is waits for its repository's token, which is asked for if it is not already."""
+        lane = lanes.turn[0]
+        self.parked.setdefault(repository, []).append((lanes, lane, lanes.take()))
+        token = self.auth.token_for(repository)
+        if token.state is TokenState.HELD:
+            token.sources = self.auth.sources.get(repository, ())
+            self.advance_token(token, (Outcome.SPENT, None))
+        elif token.state is TokenState.NEEDING and token not in self.keychain.values():
+            self.keychain[self.next_id] = token
+            self.urgent.append(NeedCredentials(id=self.next_id, registry=self.registry, repository=repository))
+            self.next_id += 1
+
+    def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
+        """Take an outcome to a token; once it is settled, whoever waited for it goes on."""
+        if verdict[0] is Outcome.GRANTED:
+            token.asked_at = self.now
+        advance(token, *verdict, self.knowledge, self.config, self.journal)
+        if token.state in token.ASKS:
+            self.enqueue(token)
+        elif token.state in token.ENDS:
+            for lanes, lane, waiting in self.parked.pop(token.repository, ()):
+                for machine in waiting:
+                    lanes.add(lane, machine)
+
+    def keychain_answered(self, token: TokenMachine, answer: Credentials | NoCredentials) -> None:
+        """What the keychain has for a token's registry; ignored if nobody needs it any more."""
+        if self.auth.tokens.get(token.repository) is token and token.state is TokenState.NEEDING:
+            self.advance_token(token, self.auth.known(token, answer))
