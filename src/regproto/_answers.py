@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from regproto._content import Digest
 from regproto._errors import (
     ContentError,
     RegistryError,
@@ -17,6 +18,7 @@ from regproto._errors import (
     TransportError,
     printable,
 )
+from regproto._headers import get
 from regproto._machine import Facts, Outcome, Verdict
 from regproto._messages import Failed, FailureKind, Response, Written
 from regproto._url import shown
@@ -92,6 +94,14 @@ def broken(what: str, method: str, url: str, text: str) -> Verdict:
     return Outcome.BROKEN, Facts(error=RemoteProtocolError(f"{what}: {method} {shown(url)}: {text}"))
 
 
+def wrong_digest(what: str, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
+    """The verdict for an answer that names another digest than ours; None if it names ours, or none that compares."""
+    told = get(response.headers, "docker-content-digest")
+    if told and told != digest and told.partition(":")[0] == digest.algorithm:
+        return broken(what, method, url, f"the registry answered with another digest, {printable(told, 150)!r}")
+    return None
+
+
 def failure(failed: Failed) -> Outcome:
     """What a missing answer means before any machine looks at it."""
     if failed.kind is FailureKind.CONTENT:
@@ -111,6 +121,12 @@ _FAILURES: Final = {
 }
 
 
+_FAILURE_HINTS: Final = {
+    FailureKind.CONNECT: "; check the registry's name and port, and that it is up",
+    FailureKind.TLS: "; check its certificate and this machine's trust, or use plain http if it serves that",
+}
+
+
 def failure_error(what: str, method: str, url: str, failed: Failed, timeout: str = "") -> RegprotoError:
     """The error for a missing answer that nobody will ask for again."""
     detail = printable(timeout or failed.detail, 300)
@@ -118,6 +134,7 @@ def failure_error(what: str, method: str, url: str, failed: Failed, timeout: str
         return ContentError(f"{what}: the content can't be sent: {detail or 'it is short, unreadable or has changed'}")
     text = f"{what}: {method} {shown(url)} {_FAILURES[failed.kind]}"
     text += f" ({detail})" if detail else ""
+    text += _FAILURE_HINTS.get(failed.kind, "")
     if failed.kind is FailureKind.PROTOCOL:
         return RemoteProtocolError(text)
     return TransportError(text)

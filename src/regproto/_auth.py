@@ -34,7 +34,7 @@ class Gate(enum.Enum):
     DENIED = "denied"
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Authorizer:
     """The authorization of one registry's requests."""
 
@@ -95,7 +95,9 @@ class Authorizer:
         return Gate.OPEN
 
     def _covers(self, token: TokenMachine, source: str) -> bool:
-        return token.scheme == "basic" or source in token.covers
+        if token.scheme == "basic" or (token.credentials is not None and token.credentials.registry_token):
+            return True
+        return source in token.covers
 
     def header_for(self, machine: Machine, origin: str) -> tuple[str, int]:
         """The Authorization header for a request to `origin` ("" for none), and the token's serial number.

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused
+from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused, wrong_digest
 from regproto._config import Config
 from regproto._content import Digest
 from regproto._errors import ContentError
@@ -56,7 +56,8 @@ TABLE: Final[Table] = {
         _O.NOT_SENT: _S.LOOKING,
         _O.LOST: _S.LOOKING,
         _O.UNAVAILABLE: _S.LOOKING,
-        _O.GAVE_UP: _S.CHOOSING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.UNABLE: _S.CHOOSING,
         _O.REFUSED: _S.FAILED,
         _O.DENIED: _S.FAILED,
         _O.BROKEN: _S.FAILED,
@@ -71,6 +72,7 @@ TABLE: Final[Table] = {
         _O.LOST: _S.MOUNTING,
         _O.UNAVAILABLE: _S.MOUNTING,
         _O.GAVE_UP: _S.CHOOSING,
+        _O.REFUSED: _S.CHOOSING,
         _O.DENIED: _S.CHOOSING,
         _O.BROKEN: _S.FAILED,
         _O.DROP: _S.DROPPED,
@@ -97,7 +99,8 @@ TABLE: Final[Table] = {
         _O.NOT_SENT: _S.CONFIRMING,
         _O.LOST: _S.CONFIRMING,
         _O.UNAVAILABLE: _S.CONFIRMING,
-        _O.GAVE_UP: _S.CHOOSING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.UNABLE: _S.CHOOSING,
         _O.REFUSED: _S.FAILED,
         _O.DENIED: _S.FAILED,
         _O.BROKEN: _S.FAILED,
@@ -138,17 +141,14 @@ def look_verdict(machine: Machine, response: Response, url: str, digest: Digest)
     """What the answer to a HEAD of a blob means."""
     status = response.status
     if status == 200:
-        told = get(response.headers, "docker-content-digest")
-        if told and told != digest and told.partition(":")[0] == digest.algorithm:
-            return broken(machine.describe(), "HEAD", url, f"the registry answered with another digest, {told[:150]!r}")
-        return Outcome.PRESENT, None
+        return wrong_digest(machine.describe(), "HEAD", url, response, digest) or (Outcome.PRESENT, None)
     if status == 401 or status in TRANSIENT:
         return refused(machine.describe(), "HEAD", url, response)
     # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
     return Outcome.ABSENT, None
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class BlobMachine(Machine):
     """One blob in one repository."""
 
@@ -174,6 +174,8 @@ class BlobMachine(Machine):
     """Once it is there: how it came to be."""
     chunk_min_bytes: int = 0
     """That session's smallest chunk."""
+    chunk_bytes: int | None = None
+    """What an earlier session learned to be small enough."""
     sessions_lost: int = 0
     rejections: int = 0
     """How often what was sent was refused as not matching the digest."""
@@ -249,7 +251,8 @@ class BlobMachine(Machine):
 
     def _classify_mount(self, response: Response, url: str) -> Verdict:
         if response.status == 201:
-            return Outcome.CREATED, None
+            wrong = wrong_digest(self.describe(), "POST", url, response, self.digest)
+            return wrong or (Outcome.CREATED, None)
         if response.status == 202 and (location := get(response.headers, "location")):
             return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
         outcome, _ = refused(self.describe(), "POST", url, response)
@@ -258,10 +261,8 @@ class BlobMachine(Machine):
     def _classify_post(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
-            told = get(response.headers, "docker-content-digest")
-            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
-                return broken(self.describe(), "POST", url, f"the registry stored another digest, {told[:150]!r}")
-            return Outcome.CREATED, Facts(single_post=True)
+            wrong = wrong_digest(self.describe(), "POST", url, response, self.digest)
+            return wrong or (Outcome.CREATED, Facts(single_post=True))
         if status == 202:
             location = get(response.headers, "location")
             if not location:
@@ -301,7 +302,7 @@ class BlobMachine(Machine):
             source = self.candidates[0]
             self.mounted_from = source.repository if source else "another repository"
             self.how = Status.MOUNTED
-        elif outcome in (_O.STARTED, _O.REJECTED, _O.DENIED):
+        elif outcome in (_O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
             self.candidates = self.candidates[1:]
         elif outcome is _O.GAVE_UP:
             self.candidates = ()

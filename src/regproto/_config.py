@@ -21,8 +21,10 @@ REDIRECTS_MAX: Final = 5
 """Redirects of one request: registries use one or two (storage, region)."""
 TOKEN_LIFETIME_MIN_S: Final = 60.0
 """A token that claims to live shorter is treated as living this long (token-auth document: 60 s is the default)."""
+TOKEN_LIFETIME_MAX_S: Final = 365 * 86_400.0
+"""A year; one that claims more is asked for again after that."""
 KNOWN_MAX: Final = 100_000
-"""Digests of finished pushes a session remembers to be there; the oldest are forgotten (and asked for again) beyond."""
+"""Digests a session remembers to be there; the oldest are forgotten (and asked for again) beyond."""
 MOUNT_SOURCES_MAX: Final = 8
 """Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
 

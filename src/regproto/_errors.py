@@ -63,10 +63,17 @@ class RegistryError(RegprotoError):
         self.status = status
         self.errors = errors
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _registry_error, (str(self), self.status, self.errors)
+
     @property
     def codes(self) -> frozenset[str]:
         """The registry's error codes, e.g. `{"DENIED"}`."""
         return frozenset(e.code for e in self.errors)
+
+
+def _registry_error(message: str, status: int, errors: tuple[RegistryErrorDetail, ...]) -> RegistryError:
+    return RegistryError(message, status=status, errors=errors)
 
 
 def printable(text: str, limit: int = ERROR_TEXT_MAX) -> str:

@@ -1,84 +1,48 @@
-"""What depends on what: the pushes, what each of them names, and who is told when something is there.
+"""What depends on what, and who is told when something is there, or can't be.
 
-One half of the session (`_wire` is the other). A node is one digest in one repository, however many manifests or
-pushes name it; it is served by one machine, or for a tagged manifest by one for each tag. A manifest's node counts
-what it names that is not there yet; at zero its machines may put it.
+One half of the session (`_wire` is the other). A manifest's node counts what it names that is not there yet; at
+zero its machine may put it. A push counts what it was asked for; at zero it is over, as it is at the first error of
+anything it needs. What nobody needs any more is stopped and given back.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import attrs
 
 from regproto._blob import BlobMachine, BlobState
 from regproto._config import KNOWN_MAX, MOUNT_SOURCES_MAX, Config
-from regproto._content import Descriptor, Digest
+from regproto._content import Digest
 from regproto._errors import RegprotoError, TransportError
 from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance
 from regproto._manifest import ManifestMachine, ManifestState
-from regproto._messages import Notice, Status
-from regproto._plan import Blob, Manifest, Push
+from regproto._messages import Notice, PushOutcome, Status
+from regproto._plan import Blob
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
+from regproto._work import Key, Node, PushWork
 
 _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
-_ENDING: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
+_FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
+_GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
 
 
-@attrs.define(kw_only=True, eq=False)
-class PushWork:
-    """One push under way."""
-
-    id: int
-    plan: Push
-    manifests: dict[Digest, Manifest]
-    blobs: dict[Digest, Blob]
-    nodes: list[Node] = attrs.field(factory=list)
-    live: int = 1
-    """Machines at work for this push that have not ended; one more while it is being begun."""
-    error: RegprotoError | None = None
-    cancelled: bool = False
-    found: dict[Digest, Status] = attrs.field(factory=dict)
-    """How each digest came to be there, in that order."""
-    requests_before: int = 0
-    bytes_before: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Nothing more is to be done for it, except to end what is in flight."""
-        return self.cancelled or self.error is not None
-
-
-@attrs.define(kw_only=True, eq=False)
-class Node:
-    """One digest in one repository."""
-
-    key: tuple[str, Digest]
-    manifest: Manifest | None = None
-    machines: list[Machine] = attrs.field(factory=list)
-    users: tuple[PushWork, ...] = ()
-    dependents: list[Node] = attrs.field(factory=list)
-    """Who counts this as missing."""
-    missing: int = 0
-    descended: bool = False
-    there: bool = False
-
-
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Graph:
     """The pushes of one session and everything they name."""
 
     base: str
     config: Config
     wire: Wire
-    nodes: dict[tuple[str, Digest], Node] = attrs.field(factory=dict)
+    nodes: dict[Key, Node] = attrs.field(factory=dict)
     known: dict[tuple[str, Digest], None] = attrs.field(factory=dict)
-    """What finished pushes left there, oldest first."""
+    """Digests known to be in a repository, oldest first."""
     pushes: dict[int, PushWork] = attrs.field(factory=dict)
-    ended: list[PushWork] = attrs.field(factory=list)
-    """Pushes with nothing at work any more, to be reported."""
+    ended: deque[PushWork] = attrs.field(factory=deque)
+    """Pushes that are over and have nothing in flight, to be reported."""
 
     # --- beginning ---
 
@@ -86,85 +50,86 @@ class Graph:
         """Start a push: its root under each of its tags, and whatever no manifest of it names."""
         plan = work.plan
         self.pushes[work.id] = work
+        for descriptor in plan.skipped:
+            media_type, size = descriptor.media_type, descriptor.size
+            self._notify(Status.SKIPPED, str(descriptor.digest), media_type, size)
         named = {d.digest for m in plan.manifests for d in m.names()}
-        for digest in (*work.manifests, *work.blobs):
-            if work.over:
-                break
-            if digest == plan.root:
-                node = self._node(work, digest)
-                for tag in plan.tags or ("",):
-                    self._add_manifest(work, node, tag)
-            elif digest not in named:
-                self._start(work, digest)
-        work.live -= 1
-        self._check_ended(work)
+        goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
+        if plan.root is not None:
+            goals = [(plan.root, tag) for tag in plan.tags or ("",)] + goals
+        for digest, tag in goals:
+            node = self._need(work, digest, tag)
+            if work.outcome is not None:
+                return
+            if not node.there:
+                node.goal_of = (*node.goal_of, work)
+                work.goals += 1
+        self._reached(work)
 
-    def _node(self, work: PushWork, digest: Digest) -> Node:
-        key = (work.plan.repository, digest)
+    def _need(self, work: PushWork, digest: Digest, tag: str = "") -> Node:
+        """The node of something a push needs, with a machine at work on it unless it is there."""
+        key = self._key(work, digest, tag)
         node = self.nodes.get(key)
         if node is None:
-            node = self.nodes[key] = Node(key=key, manifest=work.manifests.get(digest), there=key in self.known)
-        if work not in node.users:
-            node.users = (*node.users, work)
-            work.nodes.append(node)
-            if node.descended and not node.there:
-                self._join(work, node)
+            node = self.nodes[key] = Node(key=key)
+            self._join(work, node)
+            if tag or (key.repository, digest) not in self.known:
+                self._make_machine(work, node)
+            else:
+                node.there = True
+                work.found.setdefault(digest, Status.EXISTING)
+        else:
+            self._join(work, node)
         return node
+
+    def _key(self, work: PushWork, digest: Digest, tag: str = "") -> Key:
+        return Key(work.plan.repository, digest, tag, work.plan.absent if digest in work.manifests else frozenset())
 
     def _join(self, work: PushWork, node: Node) -> None:
-        """Another push needs what a node names, too."""
-        assert node.manifest is not None
-        for named in node.manifest.names():
-            if named.digest not in work.plan.absent:
-                self._node(work, named.digest)
-
-    def _start(self, work: PushWork, digest: Digest) -> Node:
-        """The node of a digest, with a machine at work on it unless it is there."""
-        node = self._node(work, digest)
+        """A push needs a node, and so whatever it stands on."""
+        if node.key in work.nodes:
+            return
+        work.nodes[node.key] = node
+        node.users = (*node.users, work)
         if node.there:
-            work.found.setdefault(digest, Status.EXISTING)
-        elif not node.machines:
-            if node.manifest is not None:
-                self._add_manifest(work, node, "")
-            else:
-                self._add_blob(work, node, work.blobs[digest])
-        return node
+            work.found.setdefault(node.key.digest, node.machine.how if node.machine else Status.EXISTING)
+        elif node.descended:
+            for digest in self._names(work, node):
+                self._need(work, digest)
 
-    def _add_manifest(self, work: PushWork, node: Node, tag: str) -> None:
-        assert node.manifest is not None
-        look = self.config.check_existing
-        machine = ManifestMachine(
+    def _names(self, work: PushWork, node: Node) -> list[Digest]:
+        """What a manifest names and the push brings."""
+        return [d.digest for d in work.manifests[node.key.digest].names() if d.digest not in node.key.absent]
+
+    def _make_machine(self, work: PushWork, node: Node, looked: bool = False) -> None:
+        manifest = work.manifests.get(node.key.digest)
+        if manifest is None:
+            node.machine = self._blob_machine(work, node, work.blobs[node.key.digest], looked)
+            self.advance(node.machine, (node.machine.decide(self.wire.knowledge, self.config), None))
+            return
+        look = self.config.check_existing and not looked
+        node.machine = ManifestMachine(
             base=self.base,
             repository=work.plan.repository,
-            manifest=node.manifest,
-            tag=tag,
-            push=work,
+            manifest=manifest,
+            tag=node.key.tag,
+            lane=work.id,
             node=node,
             state=ManifestState.LOOKING if look else ManifestState.WAITING,
         )
-        node.machines.append(machine)
-        work.live += 1
-        self._rest(machine)
+        self._rest(node.machine)
 
-    def _add_blob(self, work: PushWork, node: Node, blob: Blob, looked: bool = False) -> BlobMachine:
+    def _blob_machine(self, work: PushWork, node: Node, blob: Blob, looked: bool) -> BlobMachine:
         candidates = (*blob.mount_from, *((None,) if self.config.anonymous_mount else ()))
-        machine = BlobMachine(
+        return BlobMachine(
             base=self.base,
             repository=work.plan.repository,
             blob=blob,
-            push=work,
+            lane=work.id,
             node=node,
             candidates=candidates[:MOUNT_SOURCES_MAX],
             looked=looked,
         )
-        node.machines.append(machine)
-        work.live += 1
-        self._decide(machine)
-        return machine
-
-    def _decide(self, machine: BlobMachine) -> None:
-        """A blob's first decision: nothing has been answered yet."""
-        self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
 
     # --- moving ---
 
@@ -179,18 +144,16 @@ class Graph:
                 self.wire.knowledge.single_post = facts.single_post
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
                 self._give_back(machine)
-        was = machine.state
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
-        if machine.doomed and outcome is not Outcome.DROP:
-            machine.doomed = False
-            machine.delay_s = 0.0
+        if machine.doomed:
+            machine.doomed, machine.delay_s = False, 0.0
             if Outcome.DROP in machine.TABLE[machine.state]:
                 self.advance(machine, (Outcome.DROP, None))
                 return
         if isinstance(machine, UploadMachine):
             self._tell_owner(machine, outcome)
-        if outcome is Outcome.MISSING and isinstance(machine, ManifestMachine) and was not in machine.ENDS:
-            self._redo(machine, facts)
+        elif outcome is Outcome.MISSING and isinstance(machine, ManifestMachine) and facts is not None:
+            self._redo(machine, facts.missing)
         self._rest(machine)
 
     def _rest(self, machine: Machine) -> None:
@@ -198,20 +161,24 @@ class Graph:
         state = machine.state
         if state in machine.ASKS:
             self.wire.enqueue(machine)
-        elif state is BlobState.UPLOADING:
-            assert isinstance(machine, BlobMachine)
-            self._upload(machine)
-        elif state is ManifestState.WAITING:
-            self._wait(machine)
         elif state in machine.ENDS:
             self._end(machine)
+        elif isinstance(machine, BlobMachine):
+            self._upload(machine)
+        elif isinstance(machine, ManifestMachine):
+            self._wait(machine)
 
     def _upload(self, blob: BlobMachine) -> None:
+        """Open an upload session for a blob, or go on with the one it was given."""
         upload = UploadMachine(
-            base=self.base, repository=blob.repository, blob=blob.blob, owner=blob, push=blob.push, node=None
+            base=self.base,
+            repository=blob.repository,
+            blob=blob.blob,
+            owner=blob,
+            lane=blob.lane,
+            chunk_bytes=blob.chunk_bytes,
         )
         blob.upload = upload
-        upload.push.live += 1
         if blob.location:
             facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
@@ -219,74 +186,63 @@ class Graph:
         else:
             self._rest(upload)
 
-    def _wait(self, machine: Machine) -> None:
+    def _wait(self, machine: ManifestMachine) -> None:
+        """A manifest waits for what it names, which is started with the first that waits."""
         node: Node = machine.node
-        if not node.there and not node.descended:
-            self._descend(node, machine.push)
-        elif node.there or not node.missing:
+        if not node.descended and (node.key.repository, node.key.digest) not in self.known:
+            self._descend(node)
+        elif not node.missing:
             self.advance(machine, (Outcome.READY, None))
 
-    def _descend(self, node: Node, work: PushWork) -> None:
-        """Start everything a manifest names."""
-        assert node.manifest is not None
+    def _descend(self, node: Node) -> None:
         node.descended = True
-        node.missing = 1  # this one is us: nothing is ready before all have been started
-        for named in node.manifest.names():
-            if named.digest in work.plan.absent:
-                continue
-            child = self._start(work, named.digest)
-            if work.over:
-                return
-            if not child.there:
-                child.dependents.append(node)
-                node.missing += 1
-        for user in node.users:
-            if user is not work:
-                self._join(user, node)
-        self._one_less(node)
+        node.missing = 1  # that is us: nothing is ready before all have been started
+        for work in node.users:
+            for digest in self._names(work, node):
+                self._need(work, digest)
+                if work.outcome is not None:
+                    break
+        if node.users:
+            work = node.users[0]
+            for digest in self._names(work, node):
+                self._count_on(node, self.nodes[self._key(work, digest)])
+            self._one_less(node)
+
+    def _count_on(self, node: Node, child: Node) -> None:
+        if not child.there:
+            child.dependents.append(node)
+            node.missing += 1
 
     def _one_less(self, node: Node) -> None:
         node.missing -= 1
-        if not node.missing:
-            self._ready(node)
+        if not node.missing and node.machine is not None and node.machine.state is ManifestState.WAITING:
+            self.advance(node.machine, (Outcome.READY, None))
 
-    def _ready(self, node: Node) -> None:
-        for machine in list(node.machines):
-            if machine.state is ManifestState.WAITING:
-                self.advance(machine, (Outcome.READY, None))
-
-    def _redo(self, machine: ManifestMachine, facts: Facts | None) -> None:
+    def _redo(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
         """The registry does not have what was found there: push that anew."""
         node: Node = machine.node
-        node.descended, node.there = True, False
-        told = facts.missing if facts is not None else ()
-        named: tuple[Descriptor, ...] = machine.manifest.names()
-        wanted = [d.digest for d in named if d.digest in told] or [d.digest for d in named]
-        for digest in dict.fromkeys(wanted):
-            if digest in machine.push.plan.absent:
-                continue
-            child = self._node(machine.push, digest)
-            self.known.pop(child.key, None)
-            if node not in child.dependents:
-                child.dependents.append(node)
-                node.missing += 1
+        work = node.users[0]
+        node.descended = True  # what it names is started here, all of it or what the registry told
+        names = list(dict.fromkeys(self._names(work, node)))
+        for digest in [d for d in names if d in told] or names:
+            self._remember(Key(node.key.repository, digest))  # so that it is not looked for, which is what misled us
+            for user in node.users:
+                self._need(user, digest)
+            child = self.nodes[self._key(work, digest)]
+            self.known.pop((node.key.repository, digest), None)
             if child.there:
                 child.there = False
-                self._again(machine.push, child)
+                self._again(work, child)
+            if node not in child.dependents:
+                self._count_on(node, child)
 
     def _again(self, work: PushWork, node: Node) -> None:
-        for machine in node.machines:
-            if machine.state in _THERE:
-                machine.push = work
-                work.live += 1
-                self.advance(machine, (Outcome.MISSING, None))
-                return
-        if node.manifest is not None:
-            self._add_manifest(work, node, "")
+        if node.machine is None:
+            self._make_machine(work, node, looked=True)
         else:
-            self._add_blob(work, node, work.blobs[node.key[1]], looked=True)
+            self.advance(node.machine, (Outcome.MISSING, None))
 
-    # --- ending ---
+    # --- upload sessions ---
 
     def _tell_owner(self, upload: UploadMachine, outcome: Outcome) -> None:
         """Tell a blob how its upload session went, once."""
@@ -301,16 +257,20 @@ class Graph:
             upload.owner = None
             blob.sessions_lost += 1
             blob.rejections += outcome is Outcome.REJECTED
+            blob.chunk_bytes = upload.chunk_bytes
             if blob.rejections > 1 or blob.sessions_lost >= self.config.attempts:
-                error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
-                self.advance(blob, (Outcome.FAILED, Facts(error=error)))
+                self._upload_failed(blob, upload)
             else:
                 self._tell(blob, Status.RESTARTED, text=str(upload.error or "the upload session was lost"))
                 self.advance(blob, (Outcome.SESSION_LOST, None))
-        elif state in (UploadState.DISCARDING, UploadState.SETTLING, UploadState.ABANDONED):
+        elif state in _GIVING_BACK or state is UploadState.ABANDONED:
             upload.owner = None
-            error = upload.error or TransportError(f"{blob.describe()}: its upload failed")
-            self.advance(blob, (Outcome.FAILED, Facts(error=error)))
+            self._upload_failed(blob, upload)
+
+    def _upload_failed(self, blob: BlobMachine, upload: UploadMachine) -> None:
+        error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
+        blob.content_failed = upload.content_failed
+        self.advance(blob, (Outcome.FAILED, Facts(error=error)))
 
     def _give_back(self, blob: BlobMachine) -> None:
         """Delete a session that a blob was given and does not need."""
@@ -318,63 +278,165 @@ class Graph:
             base=self.base,
             repository=blob.repository,
             blob=blob.blob,
-            push=blob.push,
+            lane=blob.lane,
             location=blob.location,
             state=UploadState.DISCARDING,
         )
         blob.location = ""
-        upload.push.live += 1
+        waiting = blob.node.users[0] if blob.node.users else blob.ends_for
+        if waiting is not None:
+            self._outlive(upload, waiting)
         self.wire.enqueue(upload)
 
+    # --- ending ---
+
     def _end(self, machine: Machine) -> None:
-        work: PushWork = machine.push
         if isinstance(machine, BlobMachine) and machine.location:
             self._give_back(machine)
         if machine.state in _THERE:
-            self._arrived(machine)
-        elif machine.state in (BlobState.FAILED, ManifestState.FAILED):
-            self._tell(machine, Status.FAILED, text=str(machine.error or ""))
-            assert machine.error is not None
-            # A tag is its own push's alone; what it stands on may be needed by others.
-            tag = isinstance(machine, ManifestMachine) and machine.tag
-            for user in (work,) if tag else (*machine.node.users, work):
-                self.fail(user, machine.error)
-        work.live -= 1
-        self._check_ended(work)
+            self._arrived(machine.node)
+        elif machine.state in _FAILED:
+            self._failed(machine.node)
+        work, machine.ends_for = machine.ends_for, None
+        if work is not None:
+            work.ending -= 1
+            self._report(work)
 
-    def _arrived(self, machine: Machine) -> None:
-        assert isinstance(machine, (BlobMachine, ManifestMachine))
-        node: Node = machine.node
-        status = machine.how
-        for user in node.users:
-            user.found.setdefault(node.key[1], status)
-        self._tell(machine, status, text=machine.mounted_from if isinstance(machine, BlobMachine) else "")
-        if node.there:
-            return
+    def _arrived(self, node: Node) -> None:
+        machine = node.machine
+        assert machine is not None
         node.there = True
+        for user in node.users:
+            user.found.setdefault(node.key.digest, machine.how)
+        self._tell(machine, machine.how, text=machine.mounted_from if isinstance(machine, BlobMachine) else "")
+        self._remember(node.key)
         waiting, node.dependents = node.dependents, []
         for dependent in waiting:
             self._one_less(dependent)
-        self._ready(node)
+        reached, node.goal_of = node.goal_of, ()
+        for work in reached:
+            self._reached(work)
 
-    def _tell(self, machine: Machine, status: Status, sent_bytes: int = 0, text: str = "") -> None:
-        if isinstance(machine, BlobMachine):
-            subject, descriptor = str(machine.digest), machine.blob.descriptor
+    def _remember(self, key: Key) -> None:
+        self.known[key.repository, key.digest] = None
+        if len(self.known) > KNOWN_MAX:
+            del self.known[next(iter(self.known))]
+
+    def _reached(self, work: PushWork) -> None:
+        work.goals -= 1
+        if not work.goals and work.outcome is None:
+            self._over(work, PushOutcome.PUSHED)
+
+    def _failed(self, node: Node) -> None:
+        """Whoever needs this fails, except a push with content of its own where it was only the content."""
+        machine = node.machine
+        assert machine is not None and machine.error is not None
+        self._tell(machine, Status.FAILED, text=str(machine.error))
+        heirs: tuple[PushWork, ...] = ()
+        if isinstance(machine, BlobMachine) and machine.content_failed:
+            ours = machine.blob
+            heirs = tuple(u for u in node.users if u.blobs[ours.descriptor.digest].source is not ours.source)
+        for user in node.users:
+            if user not in heirs:
+                self.fail(user, machine.error)
+        if heirs:
+            self._make_machine(heirs[0], node, looked=True)
+
+    def fail(self, work: PushWork, error: RegprotoError) -> None:
+        """The first fatal error of a push stops everything else it has under way."""
+        if work.outcome is None:
+            work.error = error
+            self._over(work, PushOutcome.FAILED)
+
+    def cancel(self, work: PushWork) -> None:
+        """End a push before its time."""
+        if work.outcome is None:
+            self._over(work, PushOutcome.CANCELLED)
+
+    def _over(self, work: PushWork, outcome: PushOutcome) -> None:
+        """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
+        work.outcome = outcome
+        work.ending += 1  # that is us: not before everything is let go
+        for node in list(work.nodes.values()):
+            node.users = tuple(user for user in node.users if user is not work)
+            node.goal_of = tuple(user for user in node.goal_of if user is not work)
+            if not node.users:
+                del self.nodes[node.key]
+                self._stop(node, work)
+            elif isinstance(node.machine, BlobMachine):
+                self._hand_on(node.machine, node.users[0])
+        self._stop_token(work)
+        work.ending -= 1
+        self._report(work)
+
+    def _stop(self, node: Node, work: PushWork) -> None:
+        machine = node.machine
+        upload = machine.upload if isinstance(machine, BlobMachine) else None
+        for stopped in (machine, upload):
+            if stopped is None or stopped.state in stopped.ENDS:
+                continue
+            self._outlive(stopped, work)
+            if isinstance(stopped, UploadMachine):
+                stopped.owner = None
+                if stopped.state in _GIVING_BACK:
+                    continue
+            if stopped.place is Place.IN_FLIGHT:
+                stopped.doomed = True
+                self.wire.abort(stopped)
+            else:
+                stopped.delay_s = 0.0
+                self.advance(stopped, (Outcome.DROP, None))
+
+    def _outlive(self, machine: Machine, work: PushWork) -> None:
+        """A push is not reported before this machine has ended."""
+        if machine.ends_for is None:
+            machine.ends_for = work
+            work.ending += 1
+
+    def _hand_on(self, machine: BlobMachine, heir: PushWork) -> None:
+        """Whoever stays is whose content is sent from now on."""
+        blob = heir.blobs[machine.digest]
+        if blob.source is not None:
+            machine.blob = blob
+            if isinstance(machine.upload, UploadMachine):
+                machine.upload.blob = blob
+
+    def _report(self, work: PushWork) -> None:
+        if work.outcome is not None and not work.ending and self.pushes.pop(work.id, None) is not None:
+            self.ended.append(work)
+
+    # --- tokens ---
+
+    def _stop_token(self, work: PushWork) -> None:
+        """Stop asking for a token that no other push waits for."""
+        token = self.wire.auth.tokens.get(work.plan.repository)
+        if token is None or token.state in token.ENDS or self._wanted(token):
+            return
+        if token.place is Place.IN_FLIGHT:
+            token.doomed = True
+            self._outlive(token, work)
+            self.wire.abort(token)
         else:
-            assert isinstance(machine, ManifestMachine)
-            subject, descriptor = machine.reference, machine.manifest.descriptor
-        if status in (Status.UPLOADED, Status.EXISTING, Status.MOUNTED):
-            sent_bytes = descriptor.size if status is Status.UPLOADED else 0
-        self.wire.notices.add(
-            Notice(
-                status=status,
-                subject=subject,
-                media_type=descriptor.media_type,
-                sent_bytes=sent_bytes,
-                size_bytes=descriptor.size,
-                text=text,
-            )
-        )
+            self._forget(token)
+
+    def _forget(self, token: TokenMachine) -> None:
+        self.wire.advance_token(token, (Outcome.DROP, None))
+        del self.wire.auth.tokens[token.repository]
+
+    def _wanted(self, token: TokenMachine) -> bool:
+        return any(p.plan.repository == token.repository and p.outcome is None for p in self.pushes.values())
+
+    def _advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
+        doomed, token.doomed = token.doomed, False
+        self.wire.advance_token(token, verdict)
+        work, token.ends_for = token.ends_for, None
+        if work is not None:
+            work.ending -= 1
+            self._report(work)
+        if doomed and token.state not in token.ENDS and not self._wanted(token):
+            self._forget(token)
+
+    # --- news ---
 
     def uploading(self, machine: Machine, sent_bytes: int) -> None:
         """Bytes of a blob's body have moved."""
@@ -383,100 +445,27 @@ class Graph:
         elif isinstance(machine, BlobMachine):
             self._tell(machine, Status.UPLOADING, sent_bytes)
 
-    def fail(self, work: PushWork, error: RegprotoError) -> None:
-        """The first fatal error of a push stops everything else it has under way."""
-        if not work.over:
-            work.error = error
-            self._drop(work)
-
-    def cancel(self, work: PushWork) -> None:
-        """Give back what the push has open, and end it."""
-        if not work.over:
-            work.cancelled = True
-            self._drop(work)
-            self._check_ended(work)
-
-    def _drop(self, work: PushWork) -> None:
-        for node in work.nodes:
-            node.users = tuple(user for user in node.users if user is not work)
-            for machine in list(node.machines):
-                if machine.push is work:
-                    self._release(node, machine, work)
-            if not node.users:
-                self.nodes.pop(node.key, None)
-            elif not node.there and all(machine.state in machine.ENDS for machine in node.machines):
-                self._add_manifest(node.users[0], node, "")  # it was being put under a tag of this push
-        self._drop_token(work)
-
-    def _drop_token(self, work: PushWork) -> None:
-        """Stop asking for a token that no other push waits for."""
-        token = self.wire.auth.tokens.get(work.plan.repository)
-        if token is None or token.state in token.ENDS or self._wanted(token):
-            return
-        if token.place is Place.IN_FLIGHT:
-            token.doomed, token.push = True, work
-            work.live += 1
-            self.wire.abort(token)
+    def _tell(
+        self, machine: BlobMachine | ManifestMachine, status: Status, sent_bytes: int = 0, text: str = ""
+    ) -> None:
+        if isinstance(machine, BlobMachine):
+            subject, descriptor = str(machine.digest), machine.blob.descriptor
         else:
-            self._forget(token)
+            subject, descriptor = machine.reference, machine.manifest.descriptor
+        if status is Status.UPLOADED:
+            sent_bytes = descriptor.size
+        self._notify(status, subject, descriptor.media_type, descriptor.size, sent_bytes, text)
 
-    def _wanted(self, token: TokenMachine) -> bool:
-        return any(push.plan.repository == token.repository and not push.over for push in self.pushes.values())
-
-    def _forget(self, token: TokenMachine) -> None:
-        self.wire.advance_token(token, (Outcome.DROP, None))
-        del self.wire.auth.tokens[token.repository]
-
-    def _advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
-        work = token.push
-        if token.doomed:
-            token.doomed, token.push, token.delay_s = False, None, 0.0
-            work.live -= 1
-        self.wire.advance_token(token, verdict)
-        if work is not None:
-            if token.state not in token.ENDS and not self._wanted(token):
-                self._forget(token)
-            self._check_ended(work)
-
-    def _release(self, node: Node, machine: Machine, work: PushWork) -> None:
-        """Stop a machine of a push that is over, or hand it to another push that needs it."""
-        upload = machine.upload if isinstance(machine, BlobMachine) else None
-        tag = machine.tag if isinstance(machine, ManifestMachine) else ""
-        if node.users and not tag:
-            heir = node.users[0]
-            for moved in (machine, upload):
-                if isinstance(moved, (BlobMachine, UploadMachine)):
-                    moved.blob = heir.blobs.get(moved.digest, moved.blob)
-                if moved is not None and moved.state not in moved.ENDS:
-                    moved.push = heir
-                    work.live -= 1
-                    heir.live += 1
-            return
-        for stopped in (machine, upload):
-            if stopped is not None and stopped.state not in stopped.ENDS:
-                if isinstance(stopped, UploadMachine):
-                    stopped.owner = None
-                self._doom(stopped)
-
-    def _doom(self, machine: Machine) -> None:
-        if machine.state in _ENDING:
-            return
-        if machine.place is Place.IN_FLIGHT:
-            machine.doomed = True
-            self.wire.abort(machine)
-        elif Outcome.DROP in machine.TABLE[machine.state]:
-            machine.delay_s = 0.0
-            self.advance(machine, (Outcome.DROP, None))
-
-    def _check_ended(self, work: PushWork) -> None:
-        if work.live == 0 and work.id in self.pushes:
-            del self.pushes[work.id]
-            for node in work.nodes:
-                node.users = tuple(user for user in node.users if user is not work)
-                if not node.users and self.nodes.get(node.key) is node:
-                    del self.nodes[node.key]
-                    if node.there:
-                        self.known[node.key] = None
-            while len(self.known) > KNOWN_MAX:
-                del self.known[next(iter(self.known))]
-            self.ended.append(work)
+    def _notify(
+        self, status: Status, subject: str, media_type: str, size_bytes: int, sent_bytes: int = 0, text: str = ""
+    ) -> None:
+        self.wire.notices.add(
+            Notice(
+                status=status,
+                subject=subject,
+                media_type=media_type,
+                sent_bytes=sent_bytes,
+                size_bytes=size_bytes,
+                text=text,
+            )
+        )

@@ -53,9 +53,11 @@ class Outcome(enum.Enum):
     NOT_SENT = "not sent"
     LOST = "lost"  # sent, at least in part, and no answer
     UNAVAILABLE = "unavailable"  # 5xx, 408, 429 and their like
+    NOT_YET = "not yet"  # looked for after a commit, and not found
     UNSURE = "unsure"  # the work may still be going on over there: look again later
     # What the session adds.
     GAVE_UP = "gave up"  # as often as is allowed
+    UNABLE = "unable"  # the same, but there were answers: the registry only can't say
     CONTENT = "content"  # our own content can't be read, or has changed
     DENIED = "denied"  # no token for this
     DROP = "drop"  # nobody wants it any more
@@ -83,12 +85,15 @@ class Outcome(enum.Enum):
     __hash__ = object.__hash__
 
 
-FAULTS = frozenset({Outcome.NOT_SENT, Outcome.LOST, Outcome.UNAVAILABLE, Outcome.UNSURE, Outcome.STALE})
-"""Outcomes that are counted, and waited out with backoff, before the same machine asks again."""
+DELAYED = frozenset({Outcome.NOT_SENT, Outcome.LOST, Outcome.UNAVAILABLE, Outcome.UNSURE})
+"""Outcomes that are waited out with backoff before the same machine asks again."""
+FAULTS = DELAYED | {Outcome.STALE, Outcome.NOT_YET}
+"""Outcomes that are counted; so many in a row, and the machine gives up."""
 
 
-NO_PROGRESS = FAULTS | {Outcome.CHALLENGED, Outcome.GAVE_UP}
-"""Outcomes that say nothing new, so the count of faults stands."""
+NO_PROGRESS = FAULTS | {Outcome.CHALLENGED, Outcome.GAVE_UP, Outcome.ABSENT}
+"""Outcomes that bring nothing forward, so the count of faults stands: a tag that is put, lost and not found again and
+again comes to an end."""
 
 
 class State(enum.Enum):
@@ -115,7 +120,7 @@ class Facts:
     """What an answer says beside its outcome."""
 
     error: RegprotoError | None = None
-    location: str = ""
+    location: str = attrs.field(default="", repr=False)
     """The newest URL of an upload session, resolved and checked."""
     offset: int | None = None
     """How many bytes of the blob the registry has."""
@@ -151,7 +156,7 @@ class Place(enum.Enum):
     __hash__ = object.__hash__
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Machine:
     """The fields the session keeps on every machine, and the questions it asks of it."""
 
@@ -166,10 +171,12 @@ class Machine:
     """The registry's URL, without a slash at the end."""
     repository: str
     error: RegprotoError | None = None
-    push: Any = None
-    """The push this works for (`_work.PushWork`), None for tokens."""
+    lane: int = 0
+    """The push in whose turn it is sent; 0 for tokens."""
     node: Any = None
     """Its place among what depends on what (`_work.Node`), if it has one."""
+    ends_for: Any = None
+    """The push (`_work.PushWork`) that is over but for the end of this."""
     exchange: Any = None
     """What it has in flight (`_wire.Exchange`)."""
     place: Place = Place.IDLE
@@ -183,6 +190,10 @@ class Machine:
     """The last try met a kept-alive connection that the registry had closed; the next such counts as a fault."""
     delay_s: float = 0.0
     """How long the next request is to wait."""
+    redirect: tuple[Ask, str, int] | None = None
+    """A request to be made at another URL instead of a new one, and how many redirects led there."""
+    content_failed: bool = False
+    """What failed is our own content, not the registry."""
     doomed: bool = False
     """To be dropped as soon as the exchange in flight is answered."""
 
@@ -228,13 +239,18 @@ class Machine:
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         """Keep what an answer said."""
         if outcome not in NO_PROGRESS:
-            self.faults = 0
+            self.faults = self.challenges = 0
         if facts is not None and facts.error is not None:
             self.error = facts.error
+        if outcome is Outcome.CONTENT:
+            self.content_failed = True
 
     def describe(self) -> str:
         """This in a few words, for errors and notices."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{self.describe()}: {self.state.value}>"
 
 
 Edge: TypeAlias = tuple[str, State, Outcome]
@@ -250,6 +266,7 @@ def advance(
 ) -> State:
     """Take one outcome, and then every decision that needs no further answer. Returns the state it rests in."""
     machine.absorb(outcome, facts)
+    machine.redirect = None
     while True:
         if journal is not None:
             journal.append((machine.NAME, machine.state, outcome))

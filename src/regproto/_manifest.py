@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused
+from regproto._answers import TRANSIENT, error_codes, refusal, refused, wrong_digest
 from regproto._config import Config
 from regproto._content import Digest
 from regproto._errors import InvalidReference
@@ -51,7 +51,8 @@ TABLE: Final[Table] = {
         _O.NOT_SENT: _S.LOOKING,
         _O.LOST: _S.LOOKING,
         _O.UNAVAILABLE: _S.LOOKING,
-        _O.GAVE_UP: _S.WAITING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.UNABLE: _S.WAITING,
         _O.REFUSED: _S.FAILED,
         _O.DENIED: _S.FAILED,
         _O.BROKEN: _S.FAILED,
@@ -113,7 +114,7 @@ _MISSING_MAX: Final = 1_000
 """Digests read from one MANIFEST_BLOB_UNKNOWN answer; more than any manifest's layers in the wild."""
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class ManifestMachine(Machine):
     """One manifest under one reference."""
 
@@ -169,11 +170,8 @@ class ManifestMachine(Machine):
             told = get(response.headers, "docker-content-digest")
             if told == self.digest or (not told and not self.tag):
                 return Outcome.PRESENT, None
-            if told and not self.tag and told.partition(":")[0] == self.digest.algorithm:
-                return broken(
-                    self.describe(), "HEAD", url, f"the registry answered with another digest, {told[:150]!r}"
-                )
-            return self._not_ours()
+            wrong = wrong_digest(self.describe(), "HEAD", url, response, self.digest) if not self.tag else None
+            return wrong or self._not_ours()
         if status == 401 or status in TRANSIENT:
             return refused(self.describe(), "HEAD", url, response)
         return self._not_ours()
@@ -188,10 +186,8 @@ class ManifestMachine(Machine):
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status in (200, 201, 202):
-            told = get(response.headers, "docker-content-digest")
-            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
-                return broken(self.describe(), "PUT", url, f"the registry stored another digest, {told[:150]!r}")
-            return Outcome.CREATED, None
+            wrong = wrong_digest(self.describe(), "PUT", url, response, self.digest)
+            return wrong or (Outcome.CREATED, None)
         if 400 <= status < 500 and not self.redone and error_codes(response) & _UNKNOWN_CODES:
             return Outcome.MISSING, Facts(missing=_missing(response))
         outcome, facts = refused(self.describe(), "PUT", url, response)
@@ -212,7 +208,7 @@ class ManifestMachine(Machine):
         if outcome is Outcome.CREATED or (outcome is Outcome.PRESENT and self.state is _S.CONFIRMING):
             self.how = Status.UPLOADED
         if outcome is Outcome.MISSING:
-            self.redone = True
+            self.redone = self.state in _PUTS
         elif self.state is _S.TAGGING:
             self.refused = outcome is Outcome.REJECTED
 

@@ -102,8 +102,6 @@ class NeedCredentials:
 class Status(enum.Enum):
     """What is told of one digest, tag or request in a `Notice`."""
 
-    PLANNED = "planned"
-    """Its size counts towards the total from here on."""
     UPLOADING = "uploading"
     EXISTING = "existing"
     MOUNTED = "mounted"

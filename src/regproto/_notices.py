@@ -9,7 +9,7 @@ import attrs
 from regproto._messages import Notice, Status
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Notices:
     """A queue in which later news of a subject takes the place of earlier news not yet polled."""
 

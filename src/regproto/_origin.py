@@ -10,7 +10,7 @@ from regproto._config import Config
 from regproto._machine import Machine
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lanes:
     """Machines that are ready, a lane for each push, taken in turn so that no push starves another."""
 
@@ -49,7 +49,7 @@ class Lanes:
         return self.lanes.pop(self.turn.popleft())
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Origin:
     """One scheme, host and port."""
 

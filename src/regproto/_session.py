@@ -7,32 +7,31 @@ from typing import assert_never
 import attrs
 
 from regproto._auth import Authorizer
-from regproto._config import Config
-from regproto._content import Digest
+from regproto._config import MOUNT_SOURCES_MAX, Config
 from regproto._errors import LocalProtocolError
-from regproto._graph import Graph, PushWork
+from regproto._graph import Graph
 from regproto._machine import Edge
 from regproto._messages import (
     Credentials,
     Failed,
+    FailureKind,
     Finished,
     Input,
     NoCredentials,
     Output,
+    Phase,
     Progress,
-    PushOutcome,
-    PushResult,
     Response,
-    Status,
     Wait,
 )
 from regproto._plan import Push
 from regproto._retry import Jitter
 from regproto._url import base_url
 from regproto._wire import Wire
+from regproto._work import PushWork
 
 
-@attrs.define(init=False, eq=False)
+@attrs.define(init=False, eq=False, repr=False)
 class Session:
     """The push protocol towards one registry, without any I/O.
 
@@ -96,7 +95,8 @@ class Session:
             bytes_before=self._wire.sent_bytes,
         )
         self._next_push += 1
-        sources = dict.fromkeys(s.repository for b in push.blobs for s in b.mount_from if not s.foreign)
+        tried = (s for b in push.blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
+        sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
         self._wire.auth.want(push.repository, tuple(sources))
         self._graph.begin(work)
         return work.id
@@ -132,7 +132,7 @@ class Session:
         if notice is not None:
             return notice
         if graph.ended:
-            return self._finish(graph.ended.pop(0))
+            return self._finish(graph.ended.popleft())
         return Wait(until=wire.wait_until())
 
     def receive(self, now: float, event: Input) -> None:
@@ -146,8 +146,10 @@ class Session:
         if isinstance(event, (Response, Failed)):
             if event.id not in wire.in_flight:
                 raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
-            if isinstance(event, Response) and not 200 <= event.status <= 599:
+            if isinstance(event, Response) and not 200 <= event.status <= 999:
                 raise LocalProtocolError(f"{event.status} is not the status of a final answer")
+            if isinstance(event, Failed) and event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
+                raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
             wire.tick(now)
             found = wire.answered(event)
             if found is not None:
@@ -157,7 +159,7 @@ class Session:
                 raise LocalProtocolError(f"no request with the id {event.id} is in flight")
             wire.tick(now)
             exchange = wire.progress(event)
-            if exchange is not None and exchange.size:
+            if exchange is not None and exchange.size and event.phase in (Phase.SENDING, Phase.WAITING):
                 self._graph.uploading(exchange.machine, event.bytes)
         elif isinstance(event, (Credentials, NoCredentials)):
             token = wire.keychain.get(event.id)
@@ -177,28 +179,9 @@ class Session:
         return journal
 
     def _finish(self, work: PushWork) -> Finished:
-        plan, wire = work.plan, self._wire
-        outcome = PushOutcome.PUSHED
-        if work.error is not None:
-            outcome = PushOutcome.FAILED
-        elif work.cancelled:
-            outcome = PushOutcome.CANCELLED
-
-        def came(status: Status) -> tuple[Digest, ...]:
-            return tuple(digest for digest, how in work.found.items() if how is status)
-
-        result = PushResult(
-            outcome=outcome,
-            repository=f"{self.registry}/{plan.repository}",
-            digest=plan.root,
-            tags=plan.tags,
-            error=work.error,
-            existing=came(Status.EXISTING),
-            mounted=came(Status.MOUNTED),
-            uploaded=came(Status.UPLOADED),
-            skipped=plan.skipped,
-            warnings=tuple(wire.notices.warned),
-            requests=wire.requests - work.requests_before,
-            sent_bytes=wire.sent_bytes - work.bytes_before,
-        )
+        wire = self._wire
+        result = work.result(self.registry, wire.requests, wire.sent_bytes, tuple(wire.notices.warned))
         return Finished(push_id=work.id, result=result)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.base}: {len(self._graph.pushes)} pushes, {len(self._wire.in_flight)} in flight>"

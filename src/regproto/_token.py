@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from regproto._answers import refused
-from regproto._config import TOKEN_BODY_MAX_BYTES, TOKEN_LIFETIME_MIN_S, Config
+from regproto._config import TOKEN_BODY_MAX_BYTES, TOKEN_LIFETIME_MAX_S, TOKEN_LIFETIME_MIN_S, Config
 from regproto._errors import AuthenticationError, RemoteProtocolError
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
 from regproto._messages import Credentials, Headers, Response
@@ -51,6 +51,7 @@ TABLE: Final[Table] = {
     _S.EXCHANGING: {
         _O.GRANTED: _S.HELD,
         _O.REJECTED: _S.FETCHING,
+        _O.NARROWED: _S.CHOOSING,
         _O.NOT_SENT: _S.EXCHANGING,
         _O.LOST: _S.EXCHANGING,
         _O.UNAVAILABLE: _S.EXCHANGING,
@@ -91,7 +92,7 @@ def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class TokenMachine(Machine):
     """The authorization of one repository's requests."""
 
@@ -203,7 +204,7 @@ class TokenMachine(Machine):
         outcome, facts = refused(
             self.describe(), method, url, response, "check the credentials and what they may push to"
         )
-        narrowable = self.state is _S.FETCHING and (self.covers_sources() or self.extra_scopes)
+        narrowable = self.covers_sources() or self.extra_scopes
         if outcome is Outcome.REFUSED and narrowable:
             return Outcome.NARROWED, None
         return outcome, facts
@@ -224,7 +225,8 @@ class TokenMachine(Machine):
             return Outcome.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
         if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool):
             lifetime = TOKEN_LIFETIME_MIN_S
-        return Outcome.GRANTED, Facts(token=token, lifetime_s=max(TOKEN_LIFETIME_MIN_S, float(lifetime)))
+        lifetime_s = float(min(max(lifetime, TOKEN_LIFETIME_MIN_S), TOKEN_LIFETIME_MAX_S))
+        return Outcome.GRANTED, Facts(token=token, lifetime_s=lifetime_s)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         Machine.absorb(self, outcome, facts)

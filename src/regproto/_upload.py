@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, broken, error_codes, refused
+from regproto._answers import TRANSIENT, broken, error_codes, refused, wrong_digest
 from regproto._blob import OCTETS, START_HEADERS, blob_body, content_refused, look_verdict
 from regproto._config import Config
 from regproto._content import Digest
@@ -97,7 +97,6 @@ TABLE: Final[Table] = {
     _S.COMMITTING: {
         _O.CREATED: _S.DONE,
         _O.DOUBTFUL: _S.VERIFYING,
-        _O.TOLD: _S.PLANNING,
         _O.STALE: _S.ASKING,
         _O.CHALLENGED: _S.COMMITTING,
         _O.NOT_SENT: _S.COMMITTING,
@@ -121,13 +120,14 @@ TABLE: Final[Table] = {
         _O.LOST: _S.ASKING,
         _O.UNAVAILABLE: _S.ASKING,
         _O.GAVE_UP: _S.LOST,
+        _O.REFUSED: _S.ABANDONED,
         _O.DENIED: _S.ABANDONED,
         _O.BROKEN: _S.ABANDONED,
         _O.DROP: _S.SETTLING,
     },
     _S.VERIFYING: {
         _O.PRESENT: _S.DONE,
-        _O.ABSENT: _S.ASKING,
+        _O.NOT_YET: _S.ASKING,
         _O.CHALLENGED: _S.VERIFYING,
         _O.NOT_SENT: _S.VERIFYING,
         _O.LOST: _S.VERIFYING,
@@ -143,7 +143,10 @@ TABLE: Final[Table] = {
         _O.USELESS: _S.DISCARDING,
         _O.GONE: _S.ABANDONED,
         _O.CHALLENGED: _S.SETTLING,
+        _O.NOT_SENT: _S.SETTLING,
+        _O.LOST: _S.SETTLING,
         _O.GAVE_UP: _S.ABANDONED,
+        _O.REFUSED: _S.ABANDONED,
         _O.DENIED: _S.ABANDONED,
         _O.BROKEN: _S.ABANDONED,
     },
@@ -151,7 +154,11 @@ TABLE: Final[Table] = {
         _O.DELETED: _S.ABANDONED,
         _O.LOOK: _S.SETTLING,
         _O.CHALLENGED: _S.DISCARDING,
+        _O.NOT_SENT: _S.DISCARDING,
+        _O.LOST: _S.DISCARDING,
         _O.GAVE_UP: _S.ABANDONED,
+        _O.REFUSED: _S.ABANDONED,
+        _O.BROKEN: _S.ABANDONED,
         _O.DENIED: _S.ABANDONED,
     },
     _S.DONE: {},
@@ -166,7 +173,7 @@ COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
     """One upload session of one blob."""
 
@@ -289,7 +296,8 @@ class UploadMachine(Machine):
             case _S.PUTTING | _S.COMMITTING:
                 return self._classify_put(response, url)
             case _S.VERIFYING:
-                return look_verdict(self, response, url, self.digest)
+                verdict = look_verdict(self, response, url, self.digest)
+                return (Outcome.NOT_YET, None) if verdict[0] is Outcome.ABSENT else verdict
             case _S.DISCARDING:
                 stale = response.status == 416 and self.discards < 2
                 return (Outcome.LOOK if stale else Outcome.DELETED), None
@@ -328,10 +336,8 @@ class UploadMachine(Machine):
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
-            told = get(response.headers, "docker-content-digest")
-            if told and told != self.digest and told.partition(":")[0] == self.digest.algorithm:
-                return broken(self.describe(), "PUT", url, f"the registry stored another digest, {told[:150]!r}")
-            return Outcome.CREATED, None
+            wrong = wrong_digest(self.describe(), "PUT", url, response, self.digest)
+            return wrong or (Outcome.CREATED, None)
         if 200 <= status < 300:
             return Outcome.DOUBTFUL, None
         if status == 413 and self.state is _S.PUTTING and self._may_halve():
@@ -350,7 +356,8 @@ class UploadMachine(Machine):
             return Outcome.GONE, facts
         if response.status == 416:
             told = parse_range(get(response.headers, "range"))
-            if told is None or told.ambiguous or told.offset > self.size:
+            # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
+            if told is None or told.ambiguous or not self.best < told.offset <= self.size or told.offset == self.offset:
                 return Outcome.STALE, None
             location = get(response.headers, "location")
             return Outcome.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
@@ -390,9 +397,11 @@ class UploadMachine(Machine):
         elif outcome is Outcome.TOLD:
             self.resumed = True
         elif outcome is Outcome.STARTED:
-            self.faults = 0
+            self.faults = self.challenges = 0
         elif self.state in (_S.PUTTING, _S.COMMITTING) and outcome in (Outcome.LOST, Outcome.UNAVAILABLE):
             self.unanswered += not (facts is not None and facts.cut)
+        elif outcome is Outcome.CONTENT:
+            self.content_failed = True
         if facts is None:
             return
         if facts.error is not None:
@@ -405,4 +414,4 @@ class UploadMachine(Machine):
             self.offset = facts.offset
             if facts.offset > self.best:
                 self.best = facts.offset
-                self.faults = 0
+                self.faults = self.challenges = 0

@@ -140,7 +140,7 @@ def _is_internal(host: str) -> bool:
 
 
 def resolve(request_url: str, location: str) -> str:
-    """Where `location`, in the answer to a request for `request_url`, leads (RFC 3986, section 5.2).
+    """Where a Location (or realm) in the answer to a request for `request_url` leads (RFC 3986, section 5.2).
 
     Path and query stay as they are, but for `.` and `..` segments of the path; a fragment is dropped. The
     origin is well formed but not judged: see `check_origin`.
@@ -151,7 +151,7 @@ def resolve(request_url: str, location: str) -> str:
     """
     if not _VISIBLE_ASCII.fullmatch(location):
         raise RemoteProtocolError(
-            f"the registry's Location {shown(location)!r} is empty, or has spaces, control characters or "
+            f"the registry sends us to {shown(location)!r}, which is empty, or has spaces, control characters or "
             "characters outside ASCII"
         )
     base, to = _PARTS.match(request_url), _PARTS.match(location)
@@ -167,11 +167,11 @@ def resolve(request_url: str, location: str) -> str:
     root = f"{scheme}://{authority or ''}"
     _site(root)
     if (base["scheme"].lower(), scheme) == ("https", "http"):
-        raise RemoteProtocolError(f"the registry's Location leads from https to plain http, at {shown(location)!r}")
+        raise RemoteProtocolError(f"the registry sends us from https to plain http, at {shown(location)!r}")
     url = f"{root}{_without_dots(path)}{query or ''}"
     if len(url) > LOCATION_MAX:
         raise RemoteProtocolError(
-            f"the registry's Location {shown(location)!r} is longer than {LOCATION_MAX} characters"
+            f"the registry sends us to {shown(location)!r}, which is longer than {LOCATION_MAX} characters"
         )
     return url
 

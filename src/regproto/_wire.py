@@ -20,6 +20,7 @@ from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, Config
 from regproto._errors import RemoteProtocolError, TransportError
 from regproto._headers import get, parse_retry_after, parse_warnings
 from regproto._machine import (
+    DELAYED,
     FAULTS,
     Ask,
     Edge,
@@ -33,6 +34,7 @@ from regproto._machine import (
 )
 from regproto._messages import (
     Abort,
+    BlobSlice,
     Credentials,
     Failed,
     FailureKind,
@@ -61,7 +63,7 @@ WARNINGS_MAX: Final = 100
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Exchange:
     """A request that was handed out and not answered yet."""
 
@@ -84,7 +86,7 @@ class Exchange:
     """Not empty: an Abort was handed out, and why."""
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Wire:
     """The exchanges of one session."""
 
@@ -102,7 +104,6 @@ class Wire:
     origins: dict[str, Origin] = attrs.field(factory=dict)
     in_flight: dict[int, Exchange] = attrs.field(factory=dict)
     urgent: deque[Abort | NeedCredentials] = attrs.field(factory=deque)
-    redirected: deque[tuple[Machine, Ask, str, int]] = attrs.field(factory=deque)
     parked: dict[str, list[tuple[Lanes, int, deque[Machine]]]] = attrs.field(factory=dict)
     keychain: dict[int, TokenMachine] = attrs.field(factory=dict)
     """Questions to the keychain that are not answered yet."""
@@ -135,9 +136,7 @@ class Wire:
         """The next thing to do: an output, or a machine whose request can't be authorized, with what that means."""
         if self.urgent:
             return self.urgent.popleft()
-        if self.redirected:
-            return self._send(*self.redirected.popleft())
-        for origin in self.origins.values():
+        for origin in tuple(self.origins.values()):
             while (lanes := origin.ready(self.config, self.now)) is not None:
                 machine = lanes.first()
                 if machine.state not in machine.ASKS:
@@ -153,6 +152,8 @@ class Wire:
                 if gate is Gate.DENIED:
                     machine.place = Place.IDLE
                     return machine, (Outcome.DENIED, None)
+                if machine.redirect is not None:
+                    return self._send(machine, *machine.redirect)
                 ask = machine.request_for()
                 return self._send(machine, ask, ask.url, 0)
         return None
@@ -207,9 +208,9 @@ class Wire:
             heapq.heappush(self.timers, (machine.due, self.next_id, machine))
             return
         machine.place = Place.QUEUED
-        origin = self._origin_at(machine.url_base)
+        origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
         lanes = origin.heavy if machine.body_bytes else origin.light
-        lanes.add(machine.push.id if machine.push is not None else 0, machine)
+        lanes.add(machine.lane, machine)
 
     def _origin_at(self, url: str) -> Origin:
         """The origin a URL leads to: nearly always the registry's own."""
@@ -255,6 +256,10 @@ class Wire:
             self._hasten(exchange)
         return exchange
 
+    def sends_content(self, number: int) -> bool:
+        """Whether the body of an exchange in flight is read from the push's content."""
+        return isinstance(self.in_flight[number].ask.body, BlobSlice)
+
     def answered(self, answer: Response | Failed) -> tuple[Machine, Verdict] | None:
         """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
         exchange = self.in_flight.pop(answer.id)
@@ -276,8 +281,6 @@ class Wire:
             verdict = None
             if answer.status == 401:
                 verdict = self.auth.challenged(machine, answer, exchange.url, exchange.serial)
-            else:
-                machine.challenges = 0
             if verdict is None:
                 verdict = machine.classify(answer, exchange.url)
                 facts = verdict[1]
@@ -307,8 +310,11 @@ class Wire:
             return False
         url = resolve(exchange.url, location)
         self._admit(url)
-        exchange.machine.place = Place.IN_FLIGHT
-        self.redirected.append((exchange.machine, exchange.ask, url, exchange.redirects + 1))
+        machine, ask = exchange.machine, exchange.ask
+        if isinstance(machine, TokenMachine) and ask.body and origin_of(url) != exchange.origin.name:
+            raise RemoteProtocolError("the token server leads to another host, which gets no credentials of ours")
+        machine.redirect = (ask, url, exchange.redirects + 1)
+        self.enqueue(machine)
         return True
 
     def _failed(self, exchange: Exchange, failed: Failed) -> Verdict:
@@ -335,8 +341,10 @@ class Wire:
             if error is None:
                 what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
                 error = TransportError(f"{what} got nowhere in {machine.faults} tries")
-            return Outcome.GAVE_UP, Facts(error=error)
-        if not machine.doomed:
+            unable = outcome is Outcome.UNAVAILABLE and Outcome.UNABLE in machine.TABLE[machine.state]
+            patient = at_least_s <= self.config.retry_after_max_s
+            return (Outcome.UNABLE if unable and patient else Outcome.GAVE_UP), Facts(error=error)
+        if outcome in DELAYED and not machine.doomed:
             machine.delay_s = max(backoff_s(self.config, machine.faults, self.jitter), at_least_s)
             self.notices.add(
                 Notice(

@@ -1,0 +1,90 @@
+"""What a session is asked to do: pushes, and the nodes they share.
+
+A node is one thing that is to be there: a blob, a manifest by its digest, or a manifest under a tag; in one
+repository, however many manifests or pushes name it. It lives as long as a push needs it, and owns the one machine
+at work on it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+
+from regproto._blob import BlobMachine
+from regproto._content import Digest
+from regproto._errors import RegprotoError
+from regproto._manifest import ManifestMachine
+from regproto._messages import PushOutcome, PushResult, Status
+from regproto._plan import Blob, Manifest, Push
+
+
+class Key(NamedTuple):
+    """What a node is about. Plans that leave out different things of one manifest do not share its node."""
+
+    repository: str
+    digest: Digest
+    tag: str = ""
+    absent: frozenset[Digest] = frozenset()
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class PushWork:
+    """One push under way."""
+
+    id: int
+    plan: Push
+    manifests: dict[Digest, Manifest]
+    blobs: dict[Digest, Blob]
+    nodes: dict[Key, Node] = attrs.field(factory=dict)
+    """All it needs, directly or through others."""
+    goals: int = 1
+    """Of what it was asked for: how much is not there yet; one more while it is being begun."""
+    ending: int = 0
+    """What it left in flight or to be given back, once it is over."""
+    outcome: PushOutcome | None = None
+    error: RegprotoError | None = None
+    found: dict[Digest, Status] = attrs.field(factory=dict)
+    """How each digest came to be there, in that order."""
+    requests_before: int = 0
+    bytes_before: int = 0
+
+    def result(self, registry: str, requests: int, sent_bytes: int, warnings: tuple[str, ...]) -> PushResult:
+        """The result, given what the session has counted by now."""
+        assert self.outcome is not None
+
+        def came(status: Status) -> tuple[Digest, ...]:
+            return tuple(digest for digest, how in self.found.items() if how is status)
+
+        return PushResult(
+            outcome=self.outcome,
+            repository=f"{registry}/{self.plan.repository}",
+            digest=self.plan.root,
+            tags=self.plan.tags,
+            error=self.error,
+            existing=came(Status.EXISTING),
+            mounted=came(Status.MOUNTED),
+            uploaded=came(Status.UPLOADED),
+            skipped=self.plan.skipped,
+            warnings=warnings,
+            requests=requests - self.requests_before,
+            sent_bytes=sent_bytes - self.bytes_before,
+        )
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Node:
+    """One thing that is to be there."""
+
+    key: Key
+    machine: BlobMachine | ManifestMachine | None = None
+    """None: it was found there by an earlier push."""
+    users: tuple[PushWork, ...] = ()
+    goal_of: tuple[PushWork, ...] = ()
+    """The users that were asked for this itself."""
+    dependents: list[Node] = attrs.field(factory=list)
+    """Who counts this as missing."""
+    missing: int = 0
+    descended: bool = False
+    """What a manifest names has been started."""
+    there: bool = False

@@ -1,0 +1,352 @@
+"""One HTTP/1.1 exchange, for drivers: bytes in, bytes out, and what became of it. Pure; the syntax is h11's.
+
+A driver keeps one `Connection` beside each TCP or TLS connection, starts an `Exchange` on it for a `Send`, and
+moves bytes both ways at the same time:
+
+    exchange = connection.start(send)
+
+    while (piece := exchange.piece()) is not None:   # writing
+        count = ...                                  # write bytes, or a Span of the body's content
+        exchange.sent(count)                         # what the connection took; the rest is offered again
+
+    while exchange.wants_read:                       # reading, meanwhile
+        exchange.receive(await read())               # b"": the peer has closed its side
+
+    session.receive(now, exchange.outcome)
+
+Two tasks, or one loop that waits for either direction, do equally well. What else there is to know:
+
+- The answer may come before the body is sent. When `wants_read` turns False and `wants_write` is still True, little
+  of the body is left: end the writing; then there is an `outcome`, and the connection can be used again. When
+  `wants_write` is False, nothing more is worth writing: stop a write that is blocked.
+- `outcome` is set once and never changes; from then on `piece` gives None and every call is harmless.
+- When writing fails, call `write_failed` and go on reading: an answer may be there. When reading fails, the content
+  is broken or the core said `Abort`, call `fail`. An answer that is whole already stays the outcome.
+- Afterwards `connection.reusable` says if the connection may carry another exchange; if not, close it.
+- `report` says when a `Progress` is due. `Phase.CONNECTING` comes before there is an exchange: the driver tells it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, cast
+
+import attrs
+import h11
+
+from regproto._errors import printable
+from regproto._messages import (
+    BlobSlice,
+    Failed,
+    FailureKind,
+    Phase,
+    Progress,
+    Response,
+    Send,
+    Written,
+    body_size,
+)
+from regproto._url import origin_of
+
+__all__ = ["Connection", "Exchange", "Origin", "Span"]
+
+EARLY_REST_MAX_BYTES: Final = 64 * 1024
+"""A body with no more left than this is finished after an early answer: cheaper than a new TLS connection."""
+PIECE_BYTES: Final = 1024 * 1024
+"""What is offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
+PROGRESS_INTERVAL_S: Final = 0.1
+"""The contract's ten reports a second."""
+LINE_MAX_BYTES: Final = 1024 * 1024
+"""h11's bound on what it buffers, for chunk headers and trailers. Heads have their own, lower one in the Send."""
+DETAIL_MAX: Final = 200
+"""Characters of h11's words: enough to recognise another protocol's greeting."""
+
+_USER_AGENT: Final = "regproto"
+_ALWAYS_WITH_LENGTH: Final = frozenset({"POST", "PUT", "PATCH"})
+_AUTHORITY_END: Final = re.compile("[/?]")
+
+
+@attrs.frozen
+class Origin:
+    """Where a connection leads: what a pool is keyed by."""
+
+    scheme: str
+    host: str
+    """A name or an address, in lower case, without brackets."""
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of an absolute http or https URL. Raises `RemoteProtocolError` if it is not one."""
+        scheme, _, rest = origin_of(url).partition("://")
+        host, _, port = rest.rpartition(":")
+        return cls(scheme, host.strip("[]"), int(port))
+
+
+@attrs.frozen
+class Span:
+    """The next bytes of a body that is a `BlobSlice`: read them from its content and write them."""
+
+    offset: int
+    """Where they stand in the blob."""
+    size: int
+    last: bool
+    """True if the body ends with them: if the content has changed meanwhile, don't write them."""
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class Connection:
+    """What one TCP or TLS connection knows of HTTP; it carries one exchange after the other."""
+
+    def __init__(self) -> None:
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LINE_MAX_BYTES)
+        self._exchange: Exchange | None = None
+
+    @property
+    def reusable(self) -> bool:
+        """True if another exchange may start: none did yet, or the last is done in both directions."""
+        if self._exchange is None:
+            return True
+        if not isinstance(self._exchange.outcome, Response) or self._h11.trailing_data != (b"", False):
+            return False
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+
+    def start(self, send: Send) -> Exchange:
+        """The exchange that performs `send`. Only while `reusable`."""
+        assert self.reusable
+        reused = self._exchange is not None
+        if reused:
+            self._h11.start_next_cycle()
+        self._exchange = Exchange(send, self._h11, reused)
+        return self._exchange
+
+
+class Exchange:
+    """One request and its answer. The module's text says how to drive it.
+
+    Attributes:
+        outcome: the answer owed to the core, once there is one.
+    """
+
+    def __init__(self, send: Send, h11_connection: h11.Connection, reused: bool) -> None:
+        self.outcome: Response | Failed | None = None
+        self._send = send
+        self._h11 = h11_connection
+        self._reused = reused
+        self._writing = True
+        self._sent = 0
+        self._offered = 0
+        self._write_error = ""
+        self._head: h11.Response | None = None
+        self._head_room = send.max_head_bytes
+        self._received = 0
+        self._receiving = False
+        self._body = bytearray()
+        self._answer: Response | None = None
+        self._reported: tuple[Phase, int, float] | None = None
+        try:
+            head = self._h11.send(_request(send))
+        except (h11.LocalProtocolError, UnicodeError):
+            # Without h11's words: they quote the header, which may be Authorization.
+            head = b""
+            self.fail(FailureKind.PROTOCOL, "the URL or a header has characters that HTTP/1.1 can't carry")
+        self._head_size = len(head)
+        self._first = head + send.body if isinstance(send.body, bytes) else head
+        self._size = len(head) + body_size(send.body)
+
+    # --- writing ---
+
+    @property
+    def wants_write(self) -> bool:
+        """True while more of the request is to be written, or what was offered is not yet known to be."""
+        return self.outcome is None and self._writing and self._sent < self._size
+
+    def piece(self, limit: int = PIECE_BYTES) -> memoryview | Span | None:
+        """What to write next, at most `limit` bytes; None: nothing any more.
+
+        All of it counts as handed to the connection until `sent` tells otherwise.
+        """
+        if not self.wants_write:
+            return None
+        piece: memoryview | Span
+        if self._sent < len(self._first):
+            piece = memoryview(self._first)[self._sent : self._sent + limit]
+        else:
+            assert isinstance(self._send.body, BlobSlice)
+            size = min(limit, self._size - self._sent)
+            offset = self._send.body.offset + self._sent - len(self._first)
+            piece = Span(offset, size, last=self._sent + size == self._size)
+        self._offered = self._sent + len(piece)
+        return piece
+
+    def sent(self, count: int) -> None:
+        """The connection took `count` bytes (0 too) of the last piece."""
+        before = self._body_sent
+        self._sent += count
+        self._offered = self._sent
+        if self.outcome is not None:
+            return
+        if self._body_sent > before:
+            # h11 only counts the body: any object with a length passes through it.
+            passed = cast(bytes, Span(0, self._body_sent - before, last=False))
+            self._h11.send_with_data_passthrough(h11.Data(data=passed))
+        if count and self._sent == self._size:
+            self._h11.send(h11.EndOfMessage())
+        self._settle()
+
+    def write_failed(self, detail: str) -> None:
+        """The connection takes no more. Go on reading: what the registry said before may be there."""
+        self._writing = False
+        self._write_error = detail
+        self._settle()
+
+    # --- reading ---
+
+    @property
+    def wants_read(self) -> bool:
+        """True until the answer is whole."""
+        return self.outcome is None and self._answer is None
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the connection; `b""`: the peer has closed its side in good order."""
+        if self._offered == 0:
+            # A server's farewell to an idle connection (408, say) is no answer to what it has not seen.
+            self.fail(FailureKind.CLOSED, "the peer closed or spoke before the request")
+        if data:
+            self._received += len(data)
+            self._receiving = True
+        else:
+            self._writing = False
+        try:
+            if self._head is None and data:
+                data = self._receive_head(data)
+                if not data:
+                    return
+            self._h11.receive_data(data)
+            self._read_events()
+        except h11.RemoteProtocolError as error:
+            if data:
+                self.fail(FailureKind.PROTOCOL, _words(error))
+            else:
+                self.fail(FailureKind.CLOSED, f"the connection was closed {self._where()}")
+        finally:
+            self._settle()
+
+    def fail(self, kind: FailureKind, detail: str) -> None:
+        """It ends here, unless the answer is whole; the connection is to be closed."""
+        self._writing = False
+        if self.wants_read:
+            detail = f"{detail} (after: {self._write_error})" if self._write_error else detail
+            self.outcome = Failed(id=self._send.id, kind=kind, written=self.written, reused=self._reused, detail=detail)
+        self._settle()
+
+    # --- how it stands ---
+
+    @property
+    def written(self) -> Written:
+        """How much of the request was handed to the connection."""
+        if self._offered == 0:
+            return Written.NONE
+        return Written.ALL if self._offered == self._size else Written.SOME
+
+    @property
+    def phase(self) -> Phase:
+        """What the exchange is doing; receiving wins over sending."""
+        if self._receiving:
+            return Phase.RECEIVING
+        return Phase.SENDING if self.wants_write else Phase.WAITING
+
+    def report(self, now: float) -> Progress | None:
+        """The `Progress` that is due at `now`: a new phase, or movement 0.1 s or more after the last one."""
+        if self.outcome is not None:
+            return None
+        phase, moved = self.phase, self._sent + self._received
+        if self._reported is not None:
+            last_phase, last_moved, last = self._reported
+            if phase is last_phase and (moved == last_moved or now - last < PROGRESS_INTERVAL_S):
+                return None
+        self._reported = (phase, moved, now)
+        count = len(self._body) if phase is Phase.RECEIVING else self._body_sent
+        return Progress(id=self._send.id, phase=phase, bytes=count)
+
+    @property
+    def _body_sent(self) -> int:
+        return max(0, self._sent - self._head_size)
+
+    def _where(self) -> str:
+        if self._head is not None:
+            return "in the middle of the answer's body"
+        return "in the middle of the answer's head" if self._receiving else "before any answer"
+
+    def _receive_head(self, data: bytes) -> bytes:
+        """Feeds what may belong to a head (1xx ones count with the final one); returns what is not fed yet."""
+        room = self._head_room
+        self._head_room -= min(room, len(data))
+        if room:
+            self._h11.receive_data(data[:room])
+            self._read_events()
+        if len(data) > room and self._head is None:
+            limit = self._send.max_head_bytes
+            self.fail(FailureKind.PROTOCOL, f"the answer's head is longer than {limit} bytes")
+            return b""
+        return data[room:]
+
+    def _read_events(self) -> None:
+        while self.wants_read:
+            event = self._h11.next_event()
+            match event:
+                case h11.InformationalResponse():
+                    self._receiving = False
+                case h11.Response():
+                    self._head = event
+                    if self._size - self._offered > EARLY_REST_MAX_BYTES:
+                        self._writing = False
+                case h11.Data():
+                    room = self._send.max_body_bytes - len(self._body)
+                    self._body += event.data[:room]
+                    if len(event.data) > room:
+                        self._complete(truncated=True)
+                case h11.EndOfMessage():
+                    self._complete(truncated=False)
+                case _:
+                    return
+
+    def _complete(self, *, truncated: bool) -> None:
+        assert self._head is not None
+        headers = self._head.headers
+        self._answer = Response(
+            id=self._send.id,
+            status=self._head.status_code,
+            headers=tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in headers),
+            body=bytes(self._body),
+            truncated=truncated,
+        )
+        if truncated or self._h11.their_state is not h11.DONE:
+            # The connection can't be kept, so there is no point in the body's rest.
+            self._writing = False
+
+    def _settle(self) -> None:
+        """Lets the answer out once it is whole and there is no more to write."""
+        if self.outcome is None and self._answer is not None and not self.wants_write:
+            self.outcome = self._answer
+
+
+def _request(send: Send) -> h11.Request:
+    rest = send.url.partition("://")[2].partition("#")[0]
+    authority = _AUTHORITY_END.split(rest, 1)[0]
+    target = rest[len(authority) :]
+    headers = [("Host", authority), *send.headers]
+    size = body_size(send.body)
+    if size or send.method in _ALWAYS_WITH_LENGTH:
+        headers.append(("Content-Length", str(size)))
+    if not any(name.lower() == "user-agent" for name, _ in send.headers):
+        headers.append(("User-Agent", _USER_AGENT))
+    return h11.Request(method=send.method, target=target if target[:1] == "/" else f"/{target}", headers=headers)
+
+
+def _words(error: Exception) -> str:
+    """h11's words, without the header line they may quote: it could hold a token."""
+    text = str(error)
+    return printable(text.partition(":")[0] if "header" in text else text, DETAIL_MAX)

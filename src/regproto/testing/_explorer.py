@@ -1,0 +1,434 @@
+"""The explorer: every order of answers and faults of a push, with the invariants checked at every state.
+
+A state is a session, a registry and what is in flight between them. From each, every request in flight may be
+answered in every way that is asked for, and time may pass; states met before are not walked again. What went wrong
+comes back with the path that led there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Final
+
+import attrs
+
+from regproto._config import Config
+from regproto._machine import Edge
+from regproto._messages import (
+    Abort,
+    BlobSlice,
+    Credentials,
+    Failed,
+    FailureKind,
+    Finished,
+    Input,
+    NeedCredentials,
+    NoCredentials,
+    PushOutcome,
+    Response,
+    Send,
+    Wait,
+    Written,
+)
+from regproto._plan import Push
+from regproto._session import Session
+from regproto._url import origin_of
+from regproto.testing._fork import Forker, fingerprint
+from regproto.testing._registry import FakeRegistry
+from regproto.testing._registry_wire import Request
+
+BASE: Final = "http://registry.localhost"
+FOREVER_S: Final = 1e9
+"""Timeouts of an explored session, so that only retries and renewals make time pass."""
+STATES_MAX: Final = 500_000
+"""Where an exploration gives up; about 1 GB."""
+SECRET: Final = "s3cret-of-the-explorer"
+
+
+class Violation(AssertionError):
+    """An invariant does not hold; the message ends with the path that shows it."""
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """One way a request may be answered."""
+
+    name: str
+    give: Callable[[Send, FakeRegistry], Response | Failed]
+    """May change the registry."""
+    applies: Callable[[Send], bool] = lambda send: True
+    is_fault: bool = True
+    """Counted against the number of faults on one path."""
+
+
+def _handled(send: Send, registry: FakeRegistry) -> Response:
+    body = send.body
+    if isinstance(body, BlobSlice):
+        assert isinstance(body.source, bytes), "an explored plan has bytes as sources"
+        body = body.source[body.offset : body.offset + body.size]
+    reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
+    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
+
+
+def status(code: int, *headers: tuple[str, str], body: bytes = b"") -> Callable[[Send, FakeRegistry], Response]:
+    """An answer made up on the way, before the registry saw the request."""
+    return lambda send, registry: Response(id=send.id, status=code, headers=headers, body=body)
+
+
+def fails(
+    kind: FailureKind, written: Written, done: bool = False, reused: bool = False
+) -> Callable[[Send, FakeRegistry], Failed]:
+    """No answer; `done`: only the answer was lost, the registry did the work."""
+
+    def give(send: Send, registry: FakeRegistry) -> Failed:
+        if done:
+            _handled(send, registry)
+        return Failed(id=send.id, kind=kind, written=written, reused=reused)
+
+    return give
+
+
+def _to_token_server(send: Send) -> bool:
+    return send.url.startswith(BASE + "/token")
+
+
+def _to_registry(send: Send) -> bool:
+    return not _to_token_server(send)
+
+
+def _with_body(send: Send) -> bool:
+    return bool(send.body)
+
+
+def _manifest_put(send: Send) -> bool:
+    return send.method == "PUT" and "/manifests/" in send.url
+
+
+def _opens(send: Send) -> bool:
+    return send.method in ("POST", "PATCH") and _to_registry(send)
+
+
+def _commit(send: Send) -> bool:
+    return "digest=" in send.url and not _manifest_put(send)
+
+
+def _error(code: str) -> bytes:
+    return f'{{"errors":[{{"code":"{code}"}}]}}'.encode()
+
+
+_CHALLENGE: Final = ("WWW-Authenticate", f'Bearer realm="{BASE}/token",service="registry.localhost"')
+
+ANSWERS: Final = {
+    answer.name: answer
+    for answer in (
+        Answer(name="ok", give=_handled, is_fault=False),
+        Answer(name="401", give=status(401, _CHALLENGE), applies=_to_registry),
+        Answer(name="denied", give=status(401), applies=_to_token_server),
+        Answer(name="403", give=status(403), applies=_to_registry),
+        Answer(name="404", give=status(404)),
+        Answer(name="413", give=status(413), applies=_with_body),
+        Answer(name="416", give=status(416), applies=_to_registry),
+        Answer(name="503", give=status(503)),
+        Answer(name="garbled", give=fails(FailureKind.PROTOCOL, Written.ALL)),
+        Answer(name="unconnected", give=fails(FailureKind.CONNECT, Written.NONE)),
+        Answer(name="reset", give=fails(FailureKind.CLOSED, Written.SOME)),
+        Answer(name="stale connection", give=fails(FailureKind.CLOSED, Written.SOME, reused=True)),
+        Answer(name="stale connection, unused", give=fails(FailureKind.CLOSED, Written.NONE, reused=True)),
+        Answer(name="lost", give=fails(FailureKind.CLOSED, Written.ALL, done=True)),
+        Answer(
+            name="unreadable",
+            give=fails(FailureKind.CONTENT, Written.SOME),
+            applies=lambda s: isinstance(s.body, BlobSlice),
+        ),
+        Answer(name="not the protocol", give=status(202), applies=_opens),
+        Answer(name="416 with a range", give=status(416, ("Range", "0-1")), applies=_to_registry),
+        Answer(name="blob unknown", give=status(400, body=_error("MANIFEST_BLOB_UNKNOWN")), applies=_manifest_put),
+        Answer(name="digest invalid", give=status(400, body=_error("DIGEST_INVALID")), applies=_commit),
+        Answer(name="bad location", give=status(202, ("Location", "http://10.0.0.1/x")), applies=_opens),
+        Answer(name="bad realm", give=status(401, ("WWW-Authenticate", 'Bearer realm="http://10.0.0.1/token"'))),
+        Answer(name="bad redirect", give=status(307, ("Location", "http://10.0.0.1/x"))),
+        Answer(name="other digest", give=status(200, ("Docker-Content-Digest", "sha256:" + "0" * 64))),
+    )
+}
+"""The ways to answer, by name, for `explore(answers=...)`."""
+
+
+_ABORTED: Final = Answer(name="aborted", give=fails(FailureKind.ABORTED, Written.SOME), is_fault=False)
+
+
+@attrs.frozen(kw_only=True)
+class Exploration:
+    """What was walked."""
+
+    states: int
+    transitions: int
+    finished: dict[PushOutcome, int]
+    """Ends, by how the push ended."""
+    edges: frozenset[Edge]
+    """Every (machine, state, outcome) that was taken."""
+    requests_max: int
+    """The most requests on a path."""
+
+
+@attrs.define(eq=False)
+class _State:
+    """One state, ready to be walked on from."""
+
+    session: bytes
+    registry: FakeRegistry
+    sends: dict[int, Send]
+    aborted: frozenset[int]
+    wake: float
+    now: float
+    faults: int
+    requests: int
+    done: bool
+    path: tuple[str, _State] | None
+
+
+@attrs.define(kw_only=True)
+class Explorer:
+    """Walks every state of one plan against one registry.
+
+    Args:
+        pushes: submitted one after the other to one session.
+        registry: where the walk starts; it is copied, not changed.
+        answers: names out of `ANSWERS`, or answers of one's own.
+        faults: at most so many faults on one path.
+        cancel: also cancel the first push at every state.
+        config: of the session; its timeouts are made endless.
+        keychain: what the credentials question is answered with.
+        doomed: the push can't succeed, even without a fault.
+    """
+
+    pushes: Sequence[Push]
+    registry: FakeRegistry
+    answers: Sequence[str | Answer] = ("ok", "401", "503", "reset", "denied")
+    faults: int = 2
+    cancel: bool = False
+    config: Config = attrs.field(factory=lambda: Config(attempts=2))
+    keychain: Credentials | NoCredentials | None = None
+    doomed: bool = False
+    _forker: Forker = attrs.field(factory=Forker, init=False)
+    _edges: set[Edge] = attrs.field(factory=set, init=False)
+    _finished: dict[PushOutcome, int] = attrs.field(factory=dict, init=False)
+
+    def explore(self) -> Exploration:
+        """Walk it all.
+
+        Raises:
+            Violation: an invariant does not hold.
+        """
+        kinds = [ANSWERS[a] if isinstance(a, str) else a for a in self.answers]
+        first = self._begin()
+        seen: dict[Hashable, _State] = {self._key(first): first}
+        leads_to: dict[int, list[_State]] = {}
+        todo, transitions, requests = deque([first]), 0, first.requests
+        ends: list[_State] = []
+        while todo:
+            state = todo.pop()
+            if state.done:
+                ends.append(state)
+                continue
+            for name, following in self._following(state, kinds):
+                transitions += 1
+                following.path = (name, state)
+                requests = max(requests, following.requests)
+                key = self._key(following)
+                known = seen.get(key)
+                if known is None:
+                    known = seen[key] = following
+                    todo.append(following)
+                    if len(seen) > STATES_MAX:
+                        raise Violation(f"more than {STATES_MAX} states" + _told(following))
+                leads_to.setdefault(id(known), []).append(state)
+        self._check_all_end(seen.values(), ends, leads_to)
+        return Exploration(
+            states=len(seen),
+            transitions=transitions,
+            finished=dict(self._finished),
+            edges=frozenset(self._edges),
+            requests_max=requests,
+        )
+
+    # --- states ---
+
+    def _begin(self) -> _State:
+        config = attrs.evolve(
+            self.config,
+            connect_timeout_s=FOREVER_S,
+            response_timeout_s=FOREVER_S,
+            idle_timeout_s=FOREVER_S,
+            exchange_timeout_s=None,
+        )
+        session = Session(BASE, config, journal=True)
+        for push in self.pushes:
+            session.submit(push)
+        return self._settled(session, self.registry.copy(), {}, 0.0, 0, 0, None)
+
+    def _key(self, state: _State) -> Hashable:
+        session = self._forker.load(state.session)
+        spent = state.faults
+        return fingerprint(session, state.registry.normalised), state.registry.fingerprint(), spent, state.done
+
+    def _following(self, state: _State, kinds: Iterable[Answer]) -> Iterable[tuple[str, _State]]:
+        for number, send in state.sends.items():
+            # After an Abort the answer may still win the race, as it is or cut short.
+            for kind in (ANSWERS["ok"], _ABORTED) if number in state.aborted else kinds:
+                if (kind.is_fault and state.faults >= self.faults) or not kind.applies(send):
+                    continue
+                session, registry = self._forker.load(state.session), state.registry.copy()
+                event = kind.give(send, registry)
+                name = f"{send.method} {send.url.removeprefix(BASE)} -> {kind.name}"
+                if kind.name == "ok":
+                    self._check_handled(send, event, state)
+                left = {n: s for n, s in state.sends.items() if n != number}
+                yield name, self._step(state, session, registry, left, event, kind.is_fault)
+        if state.wake < FOREVER_S / 2:
+            session = self._forker.load(state.session)
+            following = self._settled(
+                session, state.registry.copy(), state.sends, state.wake, state.faults, state.requests, state
+            )
+            yield "time passes", following
+        if self.cancel and state.faults < self.faults:
+            session = self._forker.load(state.session)
+            session.cancel(1)
+            following = self._settled(
+                session, state.registry.copy(), state.sends, state.now, state.faults + 1, state.requests, state
+            )
+            yield "cancelled", following
+
+    def _step(
+        self,
+        state: _State,
+        session: Session,
+        registry: FakeRegistry,
+        left: dict[int, Send],
+        event: Input,
+        is_fault: bool,
+    ) -> _State:
+        session.receive(state.now, event)
+        return self._settled(session, registry, left, state.now, state.faults + is_fault, state.requests, state)
+
+    def _settled(
+        self,
+        session: Session,
+        registry: FakeRegistry,
+        sends: dict[int, Send],
+        now: float,
+        faults: int,
+        requests: int,
+        before: _State | None,
+    ) -> _State:
+        """Poll until there is nothing to do, and check what comes."""
+        sends = dict(sends)
+        aborted = before.aborted if before is not None else frozenset()
+        while True:
+            match session.poll(now):
+                case Send() as send:
+                    self._check_send(send, sends, aborted, before)
+                    sends[send.id] = send
+                    requests += 1
+                case Abort(id=number):
+                    aborted |= {number}
+                case NeedCredentials(id=number):
+                    known = self.keychain
+                    answer = attrs.evolve(known, id=number) if known is not None else NoCredentials(id=number)
+                    session.receive(now, answer)
+                case Finished() as end:
+                    self._check_finished(end, registry, sends, faults, before)
+                case Wait(until=until):
+                    break
+        self._edges.update(session.take_journal())
+        done = not session._graph.pushes and not sends
+        if not done and not sends and until == math.inf:
+            raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
+        return _State(self._forker.dump(session), registry, sends, aborted, until, now, faults, requests, done, None)
+
+    # --- invariants ---
+
+    def _check_send(self, send: Send, sends: dict[int, Send], aborted: frozenset[int], before: _State | None) -> None:
+        if SECRET in repr(send):
+            raise Violation("a secret shows in a repr" + _told(before))
+        authorized = any(name == "Authorization" for name, _ in send.headers)
+        if authorized and origin_of(send.url) != origin_of(BASE):
+            raise Violation(f"Authorization for {send.url}" + _told(before))
+        if len(sends) >= self.config.max_exchanges:
+            raise Violation("more exchanges in flight than allowed" + _told(before))
+        if _to_token_server(send) and any(other.url == send.url for other in sends.values()):
+            raise Violation("two requests for the same token in flight" + _told(before))
+        if isinstance(send.body, BlobSlice):
+            same = (
+                other
+                for other in sends.values()
+                if isinstance(other.body, BlobSlice)
+                and other.body.digest == send.body.digest
+                and other.id not in aborted
+            )
+            if next(same, None) is not None:
+                raise Violation(f"{send.body.digest} is being sent twice" + _told(before))
+
+    def _check_handled(self, send: Send, event: Response | Failed, state: _State) -> None:
+        if _manifest_put(send) and isinstance(event, Response) and b"MANIFEST_BLOB_UNKNOWN" in event.body:
+            raise Violation("a manifest was put before what it names was there" + _told(state))
+
+    def _check_finished(
+        self, end: Finished, registry: FakeRegistry, sends: dict[int, Send], faults: int, before: _State | None
+    ) -> None:
+        result, push = end.result, self.pushes[end.push_id - 1]
+        self._finished[result.outcome] = self._finished.get(result.outcome, 0) + 1
+        if len(self.pushes) == 1 and sends:
+            raise Violation("finished with an exchange in flight" + _told(before))
+        if SECRET in repr(result):
+            raise Violation("a secret shows in a result" + _told(before))
+        if not faults and (result.outcome is PushOutcome.PUSHED) is self.doomed:
+            raise Violation(f"{result.outcome.value} without a fault: {result.error}" + _told(before))
+        if result.outcome is PushOutcome.PUSHED:
+            missing = _missing(push, registry)
+            if missing:
+                raise Violation(f"told to be pushed, but {missing} is not there" + _told(before))
+        if not faults and registry.sessions(push.repository):
+            raise Violation("an upload session was left open" + _told(before))
+
+    def _check_all_end(
+        self, states: Iterable[_State], ends: Iterable[_State], leads_to: dict[int, list[_State]]
+    ) -> None:
+        """From every state an end can be reached: nothing goes round for ever."""
+        reached = {id(end) for end in ends}
+        todo = list(ends)
+        while todo:
+            for before in leads_to.get(id(todo.pop()), ()):
+                if id(before) not in reached:
+                    reached.add(id(before))
+                    todo.append(before)
+        for state in states:
+            if id(state) not in reached:
+                raise Violation("no way to an end" + _told(state))
+
+
+def _missing(push: Push, registry: FakeRegistry) -> str:
+    """The first thing of a plan that the registry does not have; "" if all is there."""
+    blobs, manifests = registry.blobs(push.repository), registry.manifests(push.repository)
+    for blob in push.blobs:
+        if blob.descriptor.digest not in blobs:
+            return str(blob.descriptor.digest)
+    for manifest in push.manifests:
+        if manifest.descriptor.digest not in manifests:
+            return str(manifest.descriptor.digest)
+    tags = registry.tags(push.repository)
+    return next((tag for tag in push.tags if tags.get(tag) != push.root), "")
+
+
+def _told(state: _State | None) -> str:
+    steps: list[str] = []
+    while state is not None and state.path is not None:
+        name, state = state.path
+        steps.append(name)
+    return "\nafter:\n  " + "\n  ".join(reversed(steps))
+
+
+def explore(push: Push, registry: FakeRegistry | None = None, **options: object) -> Exploration:
+    """`Explorer(pushes=[push], registry=registry, **options).explore()`."""
+    return Explorer(pushes=[push], registry=registry or FakeRegistry(), **options).explore()  # type: ignore[arg-type]

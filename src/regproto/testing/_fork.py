@@ -1,0 +1,174 @@
+"""Copies of a session, and what makes two of them the same.
+
+The explorer forks a session at every choice, so both are made to be quick: a copy is a pickle in which plans and
+messages are shared instead of copied, and a fingerprint is a tuple of what a session's future depends on, without
+its counters and clocks.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+from collections.abc import Callable, Hashable
+from typing import Any, Final
+
+import attrs
+
+from regproto._blob import BlobMachine
+from regproto._config import Config
+from regproto._machine import Machine
+from regproto._manifest import ManifestMachine
+from regproto._plan import Blob, Manifest, Push
+from regproto._session import Session
+from regproto._token import TokenMachine
+from regproto._upload import UploadMachine
+
+_SHARED: Final = (Config, Push, Blob, Manifest)
+"""Immutable, and most of a session's bytes."""
+
+_FORGOTTEN: Final = frozenset(
+    {"lane", "node", "ends_for", "base", "repository", "exchange", "due", "delay_s", "error", "asked_at", "header"}
+)
+"""Fields of machines that no later transition depends on, or that other parts of the fingerprint cover."""
+
+
+class Forker:
+    """Makes copies of sessions that share their plans."""
+
+    def __init__(self) -> None:
+        self._shared: dict[int, object] = {}
+
+    def _reduce(self, thing: object) -> tuple[Callable[[int], object], tuple[int]]:
+        self._shared[id(thing)] = thing
+        return _find, (id(thing),)
+
+    def dump(self, session: Session) -> bytes:
+        """A session as bytes that `load` can make any number of copies from, in this process."""
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, protocol=5)
+        pickler.dispatch_table = copyreg.dispatch_table | dict.fromkeys(_SHARED, self._reduce)
+        pickler.dump(session)
+        return buffer.getvalue()
+
+    def load(self, dumped: bytes) -> Session:
+        """A copy of the session that was dumped."""
+        _current.clear()
+        _current.update(self._shared)
+        session: Session = pickle.loads(dumped)
+        return session
+
+
+_current: dict[int, object] = {}
+
+
+def _find(key: int) -> object:
+    return _current[key]
+
+
+def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
+    """Equal for sessions that will answer alike.
+
+    Args:
+        session: whose.
+        normal: makes Locations comparable (`FakeRegistry.normalised`).
+    """
+    wire, graph = session._wire, session._graph
+    nodes = tuple(
+        (
+            key[:3],
+            node.there,
+            node.missing,
+            node.descended,
+            len(node.users),
+            len(node.goal_of),
+            len(node.dependents),
+            _machine(node.machine, normal) if node.machine is not None else None,
+        )
+        for key, node in sorted(graph.nodes.items(), key=lambda item: item[0][:3])
+    )
+    pushes = tuple((p.id, p.goals, p.ending, p.outcome, type(p.error).__name__) for p in graph.pushes.values())
+    tokens = tuple((repo, _machine(token, normal)) for repo, token in sorted(wire.auth.tokens.items()))
+    flights = frozenset(
+        (
+            _name(e.machine),
+            e.ask.method,
+            normal(e.url),
+            e.redirects,
+            bool(e.aborted),
+            _current_token(session, e.machine, e.serial),
+        )
+        for e in wire.in_flight.values()
+    )
+    lanes = tuple(
+        (
+            name,
+            o.exchanges,
+            o.body_bytes,
+            o.answered,
+            o.hold_until > wire.now,
+            *(_lanes(part) for part in (o.light, o.heavy)),
+        )
+        for name, o in sorted(wire.origins.items())
+    )
+    parked = tuple(
+        (repo, tuple(_name(m) for *_, lane in stuck for m in lane)) for repo, stuck in sorted(wire.parked.items())
+    )
+    waiting = tuple(_name(m) for due, _, m in sorted(wire.timers, key=lambda t: t[:2]) if m.due == due)
+    others = tuple(_machine(e.machine, normal) for e in wire.in_flight.values() if isinstance(e.machine, UploadMachine))
+    return (
+        nodes,
+        pushes,
+        tokens,
+        flights,
+        lanes,
+        parked,
+        waiting,
+        frozenset(others),
+        tuple(type(u).__name__ for u in wire.urgent),
+        len(wire.keychain),
+        wire.knowledge.single_post,
+        wire.auth.scheme,
+        tuple(sorted(graph.known)),
+        len(graph.ended),
+    )
+
+
+def _current_token(session: Session, machine: Machine, serial: int) -> int:
+    """Whether a request went with no token, the newest, or an older one."""
+    token = session._wire.auth.tokens.get(machine.repository)
+    return 0 if not serial or token is None else 2 if token.serial == serial else 1
+
+
+def _lanes(lanes: Any) -> Hashable:
+    return tuple((lane, tuple(_name(m) for m in lanes.lanes[lane])) for lane in lanes.turn)
+
+
+def _name(machine: Machine) -> Hashable:
+    digest = getattr(machine, "digest", "")
+    return machine.NAME, machine.repository, digest, getattr(machine, "tag", ""), machine.state
+
+
+def _machine(machine: Machine, normal: Callable[[str], str]) -> Hashable:
+    return tuple(_value(machine, name, normal) for name in _FIELDS[type(machine)])
+
+
+def _value(machine: Machine, name: str, normal: Callable[[str], str]) -> Hashable:
+    value = getattr(machine, name)
+    if name == "location":
+        return normal(value) if value else ""
+    if name == "serial":
+        return bool(value)
+    if name in ("redirect", "credentials"):
+        return value is not None
+    if isinstance(value, Machine):
+        return _machine(value, normal) if name == "upload" and value.state not in value.ENDS else _name(value)
+    if isinstance(value, (Blob, Manifest)):
+        return value.descriptor.digest
+    return value  # type: ignore[no-any-return]
+
+
+_FIELDS: Final[dict[type[Machine], tuple[str, ...]]] = {
+    kind: tuple(f.name for f in attrs.fields(kind) if f.name not in _FORGOTTEN)
+    for kind in (BlobMachine, ManifestMachine, TokenMachine, UploadMachine)
+}

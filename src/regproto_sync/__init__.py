@@ -1,0 +1,61 @@
+"""`regproto` on blocking sockets: `push` for one image, `Driver` for whoever has sessions of their own.
+
+What is not asked for is not imported: the command with another driver brings no sockets of ours.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regproto_sync._content import BytesContent as BytesContent
+    from regproto_sync._content import Content as Content
+    from regproto_sync._content import ContentChanged as ContentChanged
+    from regproto_sync._content import FileContent as FileContent
+    from regproto_sync._driver import Driver as Driver
+    from regproto_sync._keychain import Keychain as Keychain
+    from regproto_sync._keychain import docker_keychain as docker_keychain
+    from regproto_sync._keychain import static_keychain as static_keychain
+    from regproto_sync._layout import Layout as Layout
+    from regproto_sync._layout import SourceNotFound as SourceNotFound
+    from regproto_sync._layout import open_layout as open_layout
+    from regproto_sync._push import push as push
+    from regproto_sync._serve import Server as Server
+    from regproto_sync._serve import serve as serve
+    from regproto_sync._source import Planned as Planned
+    from regproto_sync._source import plan_source as plan_source
+
+_HOMES = {
+    "BytesContent": "_content",
+    "Content": "_content",
+    "ContentChanged": "_content",
+    "Driver": "_driver",
+    "FileContent": "_content",
+    "Keychain": "_keychain",
+    "Layout": "_layout",
+    "Planned": "_source",
+    "Server": "_serve",
+    "SourceNotFound": "_layout",
+    "docker_keychain": "_keychain",
+    "open_layout": "_layout",
+    "plan_source": "_source",
+    "push": "_push",
+    "serve": "_serve",
+    "static_keychain": "_keychain",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,8 @@
+"""`python -m regproto_sync` is the `regproto` command."""
+
+import sys
+
+from regproto_sync._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What `Blob.source` may be for the bundled drivers: a file, bytes, or anything else that is `Content`.
+
+What is on disk can change between the moment it was digested and the moment it is sent. So a `FileContent` remembers
+the file's size, mtime and inode, and drivers look again when they open it, before the last bytes go out, and after.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
+
+import attrs
+
+
+class ContentChanged(OSError):
+    """The content is not what it was when it was described."""
+
+
+@runtime_checkable
+class Content(Protocol):
+    """Where a driver reads a blob from. Its methods are called from a thread of the driver's, and may block."""
+
+    def open(self, offset: int = 0) -> BinaryIO:
+        """A stream of the bytes from `offset` on, which the driver closes.
+
+        Of an `io.FileIO` the driver may send the file itself (sendfile) from where it stands. Raises `OSError` if
+        the content can't be read.
+        """
+        ...
+
+    def check(self, stream: BinaryIO) -> None:
+        """Raises `ContentChanged` if `stream` no longer is what was described."""
+        ...
+
+
+@attrs.frozen
+class BytesContent:
+    """Content that is in memory."""
+
+    data: bytes = attrs.field(repr=False)
+
+    def open(self, offset: int = 0) -> BinaryIO:
+        """A stream of the bytes from `offset` on."""
+        stream = io.BytesIO(self.data)
+        stream.seek(offset)
+        return stream
+
+    def check(self, stream: BinaryIO) -> None:
+        """Bytes do not change."""
+
+
+@attrs.frozen
+class FileContent:
+    """Content that is a file, and what the file looked like when it was described."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> FileContent:
+        """The file as it is now. Raises `OSError` if there is none, or it is no regular file."""
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        return cls(Path(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def open(self, offset: int = 0) -> BinaryIO:
+        """The file, standing at `offset`. Raises `ContentChanged` if it is not the one described."""
+        stream = io.FileIO(self.path, opener=_open_at_once)
+        try:
+            self.check(stream)
+            stream.seek(offset)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def check(self, stream: BinaryIO) -> None:
+        """Raises `ContentChanged` if the open file has another size, mtime or inode than described."""
+        status = os.fstat(stream.fileno())
+        if (status.st_size, status.st_mtime_ns, status.st_ino) != (self.size, self.mtime_ns, self.inode):
+            raise ContentChanged(f"{self.path} has changed since it was read for the push")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting for a writer, should a pipe stand there by now."""
+    return os.open(path, flags | os.O_NONBLOCK)

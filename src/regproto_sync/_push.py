@@ -1,0 +1,73 @@
+"""The one public call: push a source to a reference, and wait for it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from regproto import Config, Notice, PushResult, Session
+from regproto_sync._driver import Driver
+from regproto_sync._keychain import Keychain, docker_keychain
+from regproto_sync._source import plan_source
+
+
+def push(
+    source: str | os.PathLike[str],
+    reference: str,
+    *,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    config: Config | None = None,
+    keychain: Keychain | None = None,
+    on_notice: Callable[[Notice], None] | None = None,
+    nondistributable: bool = False,
+    sparse: bool = False,
+    tls: ssl.SSLContext | None = None,
+    seed: int | None = None,
+) -> PushResult:
+    """Push an OCI layout directory, and return when it is there.
+
+    Interrupted (KeyboardInterrupt), it gives back what it has open at the registry before it raises.
+
+    Args:
+        source: the layout's path, as a string also `PATH:NAME` where its index.json has several entries.
+        reference: `host/repository:tag`, or `host/repository@digest`, which then must be the source's. The tag is
+            `latest` where neither is given.
+        tags: further tags.
+        mount_from: repositories that may hold some of the blobs already, each `repository` or `host/repository`.
+        plain_http: use http; for localhost and loopback addresses that is the default.
+        config: limits and choices.
+        keychain: asked for credentials when the registry wants some; by default docker's and podman's files.
+        on_notice: told of progress, retries and the registry's warnings, one at a time, in a thread of the driver's.
+        nondistributable: send non-distributable (foreign) layers too.
+        sparse: leave out an index's children that the source does not have.
+        tls: for https; by default the system's trust.
+        seed: for the jitter of retries; by default random.
+
+    Raises:
+        InvalidReference: `reference`, a tag or a mount source is malformed.
+        ContentError: the source is not what it has to be; `SourceNotFound` if it is not there.
+        RegprotoError: the push failed; see `regproto` for the kinds.
+    """
+    planned = plan_source(
+        source,
+        reference,
+        tags=tags,
+        mount_from=mount_from,
+        plain_http=plain_http,
+        nondistributable=nondistributable,
+        sparse=sparse,
+    )
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    session = Session(planned.registry_url, config, seed=seed, now=time.monotonic())
+    push_id = session.submit(planned.push)
+    keychain = keychain or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    with Driver(tls=tls) as driver:
+        result = driver.run(session, {push_id}, keychain=keychain, on_notice=on_notice)[push_id]
+    if result.error is not None:
+        raise planned.explain(result.error)
+    return result

@@ -1,0 +1,84 @@
+"""The one public call: push a source to a reference, and wait for it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from regproto import Config, Notice, PushResult, RegprotoError, Session
+from regproto_sync._keychain import docker_keychain
+from regproto_sync._source import plan_source
+from regproto_trio._driver import Keychain, drive
+
+
+async def push(
+    source: str | os.PathLike[str],
+    reference: str,
+    *,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    config: Config | None = None,
+    keychain: Keychain | None = None,
+    on_notice: Callable[[Notice], None] | None = None,
+    nondistributable: bool = False,
+    sparse: bool = False,
+    tls: ssl.SSLContext | None = None,
+    seed: int | None = None,
+) -> PushResult:
+    """Push an OCI layout directory, and return when it is there.
+
+    Cancelled, it gives back what it has open at the registry, for at most ten seconds, before it raises
+    `trio.Cancelled`. `drive` has that time as an argument, and shares connections and tokens among pushes.
+
+    Args:
+        source: the layout's path, as a string also `PATH:NAME` where its index.json has several entries.
+        reference: `host/repository:tag`, or `host/repository@digest`, which then must be the source's. The tag is
+            `latest` where neither is given.
+        tags: further tags.
+        mount_from: repositories that may hold some of the blobs already, each `repository` or `host/repository`.
+        plain_http: use http; for localhost and loopback addresses that is the default.
+        config: limits and choices.
+        keychain: asked for credentials when the registry wants some, in a thread; by default docker's and podman's
+            files.
+        on_notice: told of progress, retries and the registry's warnings, one at a time, in trio's thread: it must not
+            block.
+        nondistributable: send non-distributable (foreign) layers too.
+        sparse: leave out an index's children that the source does not have.
+        tls: for https; by default the system's trust.
+        seed: for the jitter of retries; by default random.
+
+    Raises:
+        InvalidReference: `reference`, a tag or a mount source is malformed.
+        ContentError: the source is not what it has to be; `SourceNotFound` if it is not there.
+        RegprotoError: the push failed; see `regproto` for the kinds.
+    """
+    planned = await trio.to_thread.run_sync(
+        partial(
+            plan_source,
+            source,
+            reference,
+            tags=tags,
+            mount_from=mount_from,
+            plain_http=plain_http,
+            nondistributable=nondistributable,
+            sparse=sparse,
+        )
+    )
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    session = Session(planned.registry_url, config, seed=seed, now=trio.current_time())
+    keychain = keychain or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    try:
+        async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice) as driver:
+            result = await driver.push(planned.push)
+    except RegprotoError as error:
+        explained = await trio.to_thread.run_sync(planned.explain, error)
+        if explained is error:
+            raise
+        raise explained from error
+    return result

@@ -1,0 +1,271 @@
+"""What the explorer is run over, by `scripts/explore` and by tests/test_explorer.py.
+
+Each scenario is one plan, one registry and the ways its requests may be answered. Together they are
+to take every edge of every table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from regproto import (
+    Blob,
+    Config,
+    Credentials,
+    Descriptor,
+    Digest,
+    Manifest,
+    MountSource,
+    NoCredentials,
+    Push,
+    plan_push,
+)
+from regproto._blob import BlobMachine
+from regproto._machine import Edge, Outcome
+from regproto._manifest import ManifestMachine
+from regproto._token import TokenMachine, TokenState
+from regproto._upload import UploadMachine
+from regproto.testing import Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
+from regproto.testing._explorer import SECRET
+
+MACHINES = (BlobMachine, UploadMachine, ManifestMachine, TokenMachine)
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+def _descriptor(content: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": Digest.of(content), "size": len(content)}
+
+
+def _image(*layers: bytes, config: bytes = b"{}") -> tuple[bytes, dict[Digest, bytes]]:
+    content = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": IMAGE,
+            "config": _descriptor(config, CONFIG),
+            "layers": [_descriptor(layer, LAYER) for layer in layers],
+        }
+    ).encode()
+    return content, {Digest.of(blob): blob for blob in (config, *layers)}
+
+
+def _plan(root: bytes, known: dict[Digest, bytes], **options: Any) -> Push:
+    manifest = Manifest.of(root)
+    found = known | {manifest.descriptor.digest: root}
+    return plan_push(
+        "team/app",
+        manifest.descriptor,
+        read_manifest=lambda d: found.get(d.digest),
+        find_content=lambda d: found.get(d.digest),
+        tags=("1.0",),
+        **options,
+    )
+
+
+def single(**options: Any) -> Push:
+    """A config, one layer, a manifest."""
+    return _plan(*_image(b"layer"), **options)
+
+
+def two_layers() -> Push:
+    """A config, two layers, a manifest."""
+    return _plan(*_image(b"layer one", b"layer two"))
+
+
+def two_images() -> Push:
+    """An index of two images that share a layer and their config."""
+    one, blobs = _image(b"shared", b"one")
+    two, more = _image(b"shared")
+    index = json.dumps(
+        {"schemaVersion": 2, "mediaType": INDEX, "manifests": [_descriptor(one, IMAGE), _descriptor(two, IMAGE)]}
+    ).encode()
+    return _plan(index, blobs | more | {Digest.of(one): one, Digest.of(two): two})
+
+
+def two_blobs() -> Push:
+    """Two blobs and no manifest."""
+    return attrs.evolve(one_blob(), blobs=(*one_blob().blobs, *one_blob(b"another").blobs))
+
+
+def one_blob(content: bytes = b"blob", **options: Any) -> Push:
+    """One blob and nothing else."""
+    described = Descriptor(media_type=LAYER, digest=Digest.of(content), size=len(content))
+    return Push(repository="team/app", blobs=[Blob(descriptor=described, **{"source": content, **options})])
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One exploration."""
+
+    name: str
+    explorer: Explorer
+
+
+PLAIN = ("ok", "401", "503", "reset", "denied")
+EVERY = (
+    *("ok", "401", "403", "404", "413", "416", "503", "denied", "garbled", "unconnected", "reset", "lost"),
+    *("unreadable", "not the protocol", "other digest", "416 with a range", "blob unknown", "digest invalid"),
+    *("bad location", "bad redirect", "bad realm"),
+)
+BEARER = RegistryOptions(auth=Auth.BEARER)
+SESSIONS = Config(attempts=2, small_blob_bytes=0)
+"""A registry that takes no single POST."""
+
+
+def _scenario(
+    name: str,
+    *pushes: Push,
+    options: RegistryOptions | None = None,
+    seeded: bytes = b"",
+    there: bool = False,
+    **rest: Any,
+) -> Scenario:
+    registry = FakeRegistry(options)
+    if there:
+        for blob in pushes[0].blobs:
+            assert isinstance(blob.source, bytes)
+            registry.put_blob("team/app", blob.source)
+        for manifest in reversed(pushes[0].manifests):
+            registry.put_manifest("team/app", manifest.content, tag="1.0")
+    if seeded:
+        registry.put_blob("team/base", seeded)
+    return Scenario(name=name, explorer=Explorer(pushes=pushes, registry=registry, **rest))
+
+
+def scenarios() -> Iterator[Scenario]:
+    """All of them, the two that are proven deepest first."""
+    yield _scenario("config, 2 layers, manifest", two_layers(), options=BEARER, faults=2)
+    yield _scenario("index of 2 images sharing a layer", two_images(), options=BEARER, faults=1)
+    yield from _wide()
+    yield from _tokens()
+    yield from _cancelled()
+
+
+def _wide() -> Iterator[Scenario]:
+    """Every way to answer, over small plans that reach every way to push."""
+    base = (MountSource(repository="team/base"), MountSource(repository="team/other"))
+    posts = {"options": BEARER, "answers": EVERY, "faults": 2}
+    ignores = {**posts, "options": RegistryOptions(auth=Auth.BEARER, single_post=202)}
+    patient = Config(attempts=3)
+    patches = Config(attempts=3, resumable_above_bytes=0, small_blob_bytes=0)
+    yield _scenario("blob by single POST", one_blob(), config=patient, **posts)
+    yield _scenario("blob by POST and PUT", one_blob(), config=patient, **ignores)
+    yield _scenario("blob by PATCH and PUT", one_blob(), config=patches, **posts)
+    yield _scenario("blob in chunks", one_blob(), config=attrs.evolve(patches, chunk_bytes=2), **posts)
+    finalising = Config(attempts=5, small_blob_bytes=0)
+    late = {**posts, "answers": ("ok", "404", "503")}
+    yield _scenario("commit still at work", one_blob(), config=finalising, **late)
+    large = one_blob(bytes(150_000))
+    yield _scenario("blob too large for a proxy", large, config=patches, **{**posts, "answers": ("ok", "413", "lost")})
+    yield _scenario(
+        "larger PUT", large, config=attrs.evolve(SESSIONS, small_blob_bytes=0), **{**ignores, "answers": ("ok", "413")}
+    )
+    open_ = {**posts, "options": RegistryOptions()}
+    yield _scenario("blob in chunks, no tokens", one_blob(), config=attrs.evolve(patches, chunk_bytes=2), **open_)
+    yield _scenario("blob not mounted, no tokens", one_blob(mount_from=base), **open_)
+    yield _scenario("image, no tokens", single(), **open_)
+    yield _scenario("blob mounted", one_blob(mount_from=base), seeded=b"blob", **posts)
+    yield _scenario("blob not mounted", one_blob(mount_from=base), **posts)
+    yield _scenario(
+        "blob that is nowhere", one_blob(source=None), doomed=True, **{**posts, "answers": ("ok",), "faults": 0}
+    )
+    yield _scenario("image", single(), config=patient, **posts)
+    yield _scenario("image by digest", attrs.evolve(single(), tags=()), config=patient, **posts)
+    sessions = Config(attempts=2, small_blob_bytes=0)
+    few = {**posts, "answers": ("ok", "401", "denied", "503"), "faults": 3}
+    yield _scenario("2 blobs in sessions", two_blobs(), config=sessions, **{**few, "faults": 1})
+    yield _scenario(
+        "2 blobs by PATCH",
+        two_blobs(),
+        config=attrs.evolve(sessions, resumable_above_bytes=0),
+        **{**few, "faults": 1},
+    )
+    yield _scenario("image, refused late", single(), config=patient, **{**few, "answers": ("ok", "401", "503")})
+    yield _scenario("blob in a session, refused late", one_blob(), config=sessions, **few)
+    unknown = {**posts, "answers": ("ok", "blob unknown"), "faults": 2}
+    yield _scenario("index, told to be incomplete", two_images(), **unknown)
+    yield _scenario("tag that stays away", single(), config=patient, **{**posts, "answers": ("ok", "503"), "faults": 4})
+    yield _scenario("blob that is there", one_blob(), there=True, config=sessions, **posts)
+    yield _scenario("image that is there", single(), there=True, **posts)
+
+
+def _tokens() -> Iterator[Scenario]:
+    """Every way to be let in, or not."""
+    ways = {"answers": EVERY, "faults": 2, "config": Config(attempts=2)}
+    user = RegistryOptions(auth=Auth.BASIC, users={"user": SECRET})
+    token = RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"}, anonymous_tokens=False)
+    known = Credentials(id=0, username="user", password=SECRET)
+    yield _scenario("basic", one_blob(), options=user, keychain=known, **ways)
+    yield _scenario("basic, no credentials", one_blob(), options=user, doomed=True, **ways)
+    yield _scenario(
+        "identity token", one_blob(), options=token, keychain=Credentials(id=0, identity_token=SECRET), **ways
+    )
+    narrow = one_blob(mount_from=(MountSource(repository="team/base"),))
+    yield _scenario(
+        "identity token, source denied",
+        narrow,
+        options=attrs.evolve(token, grants=(Grant(repository="team/app"),), ungranted=403),
+        keychain=Credentials(id=0, identity_token=SECRET),
+        **{**ways, "answers": ("ok", "403", "denied", "503")},
+    )
+    yield _scenario(
+        "broken keychain", one_blob(), options=user, keychain=NoCredentials(id=0, error="no"), doomed=True, **ways
+    )
+
+
+def _cancelled() -> Iterator[Scenario]:
+    """Cancelled at every state."""
+    ways = {"answers": ("ok", "lost", "503"), "faults": 2, "cancel": True, "options": BEARER}
+    patches = Config(attempts=2, resumable_above_bytes=0, small_blob_bytes=0)
+    base = (MountSource(repository="team/base"),)
+    yield _scenario("two pushes sharing, first cancelled", two_layers(), single(), **{**ways, "faults": 1})
+    other = attrs.evolve(single(), tags=("2.0",))
+    yield _scenario("two tags, first cancelled", single(), other, **{**ways, "faults": 1})
+    refused = {**ways, "answers": ("ok", "403", "unreadable"), "cancel": False, "faults": 1}
+    yield _scenario("two pushes sharing, refused", two_layers(), single(), **refused)
+    yield _scenario("one blob twice", one_blob(), one_blob(), **{**ways, "answers": ("ok", "403", "unreadable")})
+    stale = ("ok", "stale connection", "stale connection, unused", "416")
+    yield _scenario("PATCH over stale connections, cancelled", one_blob(), config=patches, **{**ways, "answers": stale})
+    yield _scenario("image, cancelled", single(), **ways)
+    yield _scenario("image by digest, cancelled", attrs.evolve(single(), tags=()), **ways)
+    yield _scenario("PATCH, cancelled", one_blob(), config=patches, **ways)
+    yield _scenario("mount, cancelled", one_blob(mount_from=base), seeded=b"blob", **ways)
+    put = {**ways, "options": RegistryOptions(auth=Auth.BEARER, single_post=202)}
+    yield _scenario("PUT, cancelled", one_blob(), **put)
+    known = Credentials(id=0, identity_token=SECRET)
+    token = RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"})
+    yield _scenario("identity token, cancelled", one_blob(), keychain=known, **{**ways, "options": token})
+
+
+def every_edge() -> frozenset[Edge]:
+    """Every (machine, state, outcome) in a table."""
+    return frozenset(
+        (machine.NAME, state, outcome)
+        for machine in MACHINES
+        for state, row in machine.TABLE.items()
+        for outcome in row
+    )
+
+
+def show(scenario: Scenario, found: Exploration, seconds: float) -> str:
+    """One line of the table."""
+    ends = ", ".join(f"{count} {how.value}" for how, count in sorted(found.finished.items(), key=lambda e: e[0].value))
+    return (
+        f"{scenario.name:36} {found.states:>7} {found.transitions:>8} {found.requests_max:>5} {seconds:>7.1f}  {ends}"
+    )
+
+
+UNREACHED: dict[Edge, str] = {
+    (
+        "token",
+        TokenState.NEEDING,
+        Outcome.DROP,
+    ): "the explorer's keychain answers at once; see tests/test_token.py",
+}
+"""Edges no scenario takes, and why."""

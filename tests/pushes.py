@@ -1,0 +1,90 @@
+"""What is pushed in the core's tests: blobs, images and indexes in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+
+from regproto import Blob, Descriptor, Digest, Manifest, MountSource, Push
+from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+
+REPO: Final = "team/app"
+LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def blob(content: bytes, *mount_from: str | MountSource, media_type: str = LAYER, algorithm: str = "sha256") -> Blob:
+    """A blob whose source is its content."""
+    sources = tuple(MountSource(repository=s) if isinstance(s, str) else s for s in mount_from)
+    descriptor = Descriptor(media_type=media_type, digest=Digest.of(content, algorithm), size=len(content))
+    return Blob(descriptor=descriptor, source=content, mount_from=sources)
+
+
+def blobs_push(*blobs: Blob, repository: str = REPO) -> Push:
+    """A push of blobs alone."""
+    return Push(repository=repository, blobs=blobs)
+
+
+def described(item: Blob | Manifest | Descriptor) -> dict[str, Any]:
+    """The JSON form of a descriptor."""
+    descriptor = item if isinstance(item, Descriptor) else item.descriptor
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+@attrs.frozen(kw_only=True)
+class Image:
+    """A manifest or index and everything below it."""
+
+    manifest: Manifest
+    blobs: tuple[Blob, ...] = ()
+    children: tuple[Image, ...] = ()
+
+    @property
+    def digest(self) -> Digest:
+        return self.manifest.descriptor.digest
+
+    def all_blobs(self) -> tuple[Blob, ...]:
+        below = (b for child in self.children for b in child.all_blobs())
+        return tuple({b.descriptor.digest: b for b in (*self.blobs, *below)}.values())
+
+    def all_manifests(self) -> tuple[Manifest, ...]:
+        return (self.manifest, *(m for child in self.children for m in child.all_manifests()))
+
+    def push(self, *tags: str, repository: str = REPO, **more: Any) -> Push:
+        """The push of all of it; without tags by digest."""
+        return Push(
+            repository=repository,
+            blobs=self.all_blobs(),
+            manifests=self.all_manifests(),
+            root=self.digest,
+            tags=tags,
+            **more,
+        )
+
+    def bare(self, *tags: str, repository: str = REPO) -> Push:
+        """The push of the root manifest alone; all it names is taken to be there."""
+        absent = frozenset(d.digest for d in self.manifest.names())
+        return Push(repository=repository, manifests=(self.manifest,), root=self.digest, tags=tags, absent=absent)
+
+
+def image(*layers: bytes | Blob, config: bytes = b"{}", media_type: str = OCI_MANIFEST, **extra: Any) -> Image:
+    """An image of these layers; `extra` goes into the manifest."""
+    parts = [layer if isinstance(layer, Blob) else blob(layer) for layer in layers]
+    root = blob(config, media_type=OCI_CONFIG)
+    content = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": described(root),
+        "layers": [described(part) for part in parts],
+        **extra,
+    }
+    return Image(manifest=Manifest.of(json.dumps(content).encode()), blobs=(root, *parts))
+
+
+def index(*children: Image, blobs: Sequence[Blob] = (), **extra: Any) -> Image:
+    """An index of these; `blobs` are children of other media types."""
+    named = [described(child.manifest) for child in children] + [described(b) for b in blobs]
+    content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": named, **extra}
+    return Image(manifest=Manifest.of(json.dumps(content).encode()), blobs=tuple(blobs), children=children)
