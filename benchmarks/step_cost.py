@@ -1,6 +1,7 @@
 """What one request costs the core, from 100 to 100,000 blobs, in one run.
 
-The loop below is the smallest driver there is: every request is answered at once from a table. Its own cost is measured with the
+The loop below is the smallest driver there is: every request is answered at once from a table. Its own cost is
+measured with the
 core taken out (the same number of answers made and thrown away) and subtracted.
 
     python benchmarks/step_cost.py [--largest 100000]

@@ -23,6 +23,7 @@ from regproto import (
     NeedCredentials,
     NoCredentials,
     Notice,
+    Output,
     Push,
     PushResult,
     Response,
@@ -254,26 +255,28 @@ class Play:
     def settle(self) -> float:
         """Poll and answer until there is nothing to do but to wait; until when."""
         while True:
-            if isinstance(output := self._poll(), Wait) and not self._answer_next():
+            if isinstance(output := self.poll(), Wait) and not self.answer_next():
                 return output.until
 
     def step(self) -> bool:
         """One poll; True when every push is over and there is no more news."""
-        output = self._poll()
-        if isinstance(output, Wait) and not self._answer_next():
+        output = self.poll()
+        if isinstance(output, Wait) and not self.answer_next():
             if not self.open:
                 return True
             assert output.until < math.inf, f"stuck on {[name_of(s) for s in self.held.values()]}"
             self.now = max(self.now, output.until)
         return False
 
-    def _answer_next(self) -> bool:
+    def answer_next(self) -> bool:
+        """Answer the oldest request that waits; False if none does."""
         if self.waiting:
             self.answer(*self.waiting.popleft())
             return True
         return False
 
-    def _poll(self) -> object:
+    def poll(self) -> Output:
+        """One poll; what it returns is taken note of."""
         output = self.session.poll(self.now)
         self.edges += self.session.take_journal()
         match output:

@@ -112,9 +112,8 @@ def test_429_holds_back_the_whole_origin_and_no_other() -> None:
     play.answer(play.until("HEAD blob"), say(429, Retry_After="30"))
     play.submit(blobs_push(blob(b"other")))
     before = len(play.sends)
-    assert play.settle() == 30.0 and len(play.sends) == before
-    play.now = 29.9
-    assert play.settle() == 30.0 and len(play.sends) == before
+    for play.now in (0.0, 15.0, 29.9):
+        assert play.settle() <= 30.0 and len(play.sends) == before
     assert play.run().outcome is PushOutcome.PUSHED
 
 
@@ -190,14 +189,13 @@ def test_as_long_as_bytes_move() -> None:
     play.submit(PUSH)
     sent = play.until("PUT blob")
     for moved in range(1, 11):
-        play.now += 4.0
         play.session.receive(play.now, Progress(id=sent.id, phase=Phase.SENDING, bytes=moved))
         play.settle()
+        play.now += 4.0
     assert not play.aborted
     assert [notice.sent_bytes for notice in play.told(Status.UPLOADING)] == list(range(1, 11))
-    play.now += 4.0
     play.session.receive(play.now, Progress(id=sent.id, phase=Phase.SENDING, bytes=10))
-    play.now += 2.0
+    play.now += 1.0
     play.settle()
     assert play.aborted == [sent.id], "the same again is no sign of life"
     play.run()
@@ -239,17 +237,15 @@ def test_what_comes_in_after_an_abort() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_look_follows_every_redirect(status: int) -> None:
-    play = Play({f"HEAD blob {BASE}": [say(status, Location="https://cdn.example/blobs/1")]}, config=PLAIN)
-    play.on(play_script := {"HEAD blob /v2/": [say(status, Location="https://cdn.example/blobs/1")]})
-    play.script["HEAD blob https://cdn"] = always(say(200))
-    assert play_script and play.run(PUSH).existing
-    assert [send.url for send in play.sends][1] == "https://cdn.example/blobs/1"
+    elsewhere = "https://cdn.example/1?sig=a%2Fb"
+    play = Play({"HEAD blob /v2/": [say(status, Location=elsewhere)], "HEAD blob cdn": [say(200)]}, config=PLAIN)
+    assert play.run(PUSH).existing
+    assert [send.url for send in play.sends][1:] == [elsewhere]
 
 
 @pytest.mark.parametrize("status", [307, 308])
 def test_a_body_is_sent_again_from_its_start(status: int) -> None:
-    play = Play({"PUT blob": [say(status, Location="/up/2?x=1")], "PUT blob /up/2": []}, config=PLAIN)
-    play.script["PUT blob /up/2"] = iter([say(201)])
+    play = Play({"PUT blob": [say(status, Location="/up/2?x=1"), say(201)]}, config=PLAIN)
     play.run(PUSH)
     first, second = play.sent("PUT blob")
     assert second.url == f"{BASE}/up/2?x=1" and content_of(first) == content_of(second) == CONTENT
@@ -267,9 +263,8 @@ def test_a_put_never_becomes_a_get(name: str, status: int) -> None:
 def test_authorization_stays_with_its_origin() -> None:
     play = Play(auth=Auth.BEARER, config=PLAIN)
     play.run(blobs_push(blob(b"first")))
-    play.on({"HEAD blob registry.example": [say(307, Location="https://cdn.example/x")]})
-    play.script["HEAD blob cdn.example"] = iter([say(307, Location=f"{BASE}/v2/{REPO}/blobs/back")])
-    play.script["HEAD blob /back"] = iter([say(200)])
+    there, back = say(307, Location="https://cdn.example/x"), say(307, Location=f"{BASE}/v2/{REPO}/blobs/back")
+    play.on({"HEAD blob": [there, back, say(200)]})
     play.sends.clear()
     play.run(PUSH)
     assert [bool(header(send, "authorization")) for send in play.sends] == [True, False, True]

@@ -72,6 +72,7 @@ TABLE: Final[Table] = {
         _O.LOST: _S.MOUNTING,
         _O.UNAVAILABLE: _S.MOUNTING,
         _O.GAVE_UP: _S.CHOOSING,
+        _O.UNABLE: _S.CHOOSING,
         _O.REFUSED: _S.CHOOSING,
         _O.DENIED: _S.CHOOSING,
         _O.BROKEN: _S.FAILED,
@@ -117,7 +118,7 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
-SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 501})
+SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
 """What registries that do not know the single POST were seen to answer it with."""
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 _MOUNT_FAULTS_MAX: Final = 1
@@ -256,7 +257,10 @@ class BlobMachine(Machine):
         if response.status == 202 and (location := get(response.headers, "location")):
             return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
         outcome, _ = refused(self.describe(), "POST", url, response)
-        return (outcome if outcome is Outcome.UNAVAILABLE else Outcome.REJECTED), None
+        if outcome is Outcome.UNAVAILABLE:
+            return outcome, None
+        # What is about this source leaves the next one to be tried; anything else is about mounting as such.
+        return (Outcome.REJECTED if response.status in (202, 401, 403, 404) else Outcome.UNABLE), None
 
     def _classify_post(self, response: Response, url: str) -> Verdict:
         status = response.status
@@ -272,7 +276,7 @@ class BlobMachine(Machine):
             )
         if status in SINGLE_POST_REFUSALS:
             # A digest that is refused says nothing about the way it was sent; nor does one body that is too large.
-            about_content = status == 413 or error_codes(response) & _CONTENT_CODES
+            about_content = status in (413, 416) or error_codes(response) & _CONTENT_CODES
             return Outcome.REJECTED, Facts(single_post=None if about_content else False)
         return refused(self.describe(), "POST", url, response)
 
@@ -304,7 +308,7 @@ class BlobMachine(Machine):
             self.how = Status.MOUNTED
         elif outcome in (_O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
             self.candidates = self.candidates[1:]
-        elif outcome is _O.GAVE_UP:
+        elif outcome in (_O.GAVE_UP, _O.UNABLE):
             self.candidates = ()
 
 

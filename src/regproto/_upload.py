@@ -128,6 +128,8 @@ TABLE: Final[Table] = {
     _S.VERIFYING: {
         _O.PRESENT: _S.DONE,
         _O.NOT_YET: _S.ASKING,
+        _O.UNSURE: _S.VERIFYING,
+        _O.GONE: _S.LOST,
         _O.CHALLENGED: _S.VERIFYING,
         _O.NOT_SENT: _S.VERIFYING,
         _O.LOST: _S.VERIFYING,
@@ -210,6 +212,8 @@ class UploadMachine(Machine):
     """The offset was asked for: what follows is sent by ranges."""
     unanswered: int = 0
     """Commits that were sent whole and not answered: the registry may have the blob, or may still be at it."""
+    gone: bool = False
+    """After a commit the registry does not know the session: the blob is there, or coming, or lost."""
     looks: int = 0
     useless: int = 0
     discards: int = 0
@@ -297,7 +301,11 @@ class UploadMachine(Machine):
                 return self._classify_put(response, url)
             case _S.VERIFYING:
                 verdict = look_verdict(self, response, url, self.digest)
-                return (Outcome.NOT_YET, None) if verdict[0] is Outcome.ABSENT else verdict
+                if verdict[0] is not Outcome.ABSENT:
+                    return verdict
+                if not self.gone:
+                    return Outcome.NOT_YET, None
+                return (Outcome.UNSURE if self._may_be_at_it() else Outcome.GONE), None
             case _S.DISCARDING:
                 stale = response.status == 416 and self.discards < 2
                 return (Outcome.LOOK if stale else Outcome.DELETED), None
@@ -375,11 +383,15 @@ class UploadMachine(Machine):
             return Outcome.TOLD, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
         if status in TRANSIENT:
             return refused(self.describe(), "GET", url, response)
-        if status == 404 and self.unanswered and self.looks < COMMIT_LOOKS_MAX:
+        if status == 404 and self._may_be_at_it():
             return Outcome.UNSURE, None
         if self.offset and not self.useless and not error_codes(response) & _SESSION_CODES:
             return Outcome.USELESS, None  # public ECR has no status; our own count may be right
         return Outcome.GONE, None
+
+    def _may_be_at_it(self) -> bool:
+        """Whether a registry that knows neither the blob nor its session may still be finalising it."""
+        return bool(self.unanswered) and self.looks < COMMIT_LOOKS_MAX
 
     def _may_halve(self) -> bool:
         return min(self.sent - self.offset, self.chunk_bytes or self.size) > max(
@@ -389,6 +401,9 @@ class UploadMachine(Machine):
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         if outcome is Outcome.UNSURE:
             self.looks += 1
+            self.gone = True
+        elif outcome is Outcome.GONE:
+            self.gone = True
         elif outcome is Outcome.USELESS:
             self.useless += 1
             self.resumed = True

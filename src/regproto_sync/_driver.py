@@ -39,6 +39,8 @@ from regproto_sync._exchange import ExchangeJob, Means
 from regproto_sync._threads import Crash, Workers
 from regproto_sync._transport import Pool, Waiter, reason
 
+INTERRUPT_POLL_S: Final = 0.5
+"""A signal that comes in the instant before a wait begins does not end it: it is noticed this much later."""
 RELEASE_S: Final = 5.0
 """After an interrupt and its grace: how long a file read that hangs may keep `run` from returning."""
 
@@ -100,18 +102,24 @@ class Driver:
             LocalProtocolError: one of `push_ids` is not in flight in this session.
         """
         loop = _Loop(session, frozenset(push_ids), self._means, self._workers, keychain, on_notice, cancel_grace_s)
-        try:
-            threading.Thread(target=loop.run, name="regproto-session", daemon=True).start()
-            loop.done.wait()
-        except BaseException:
-            loop.tell(_Stop())
+        thread = threading.Thread(target=loop.run, name="regproto-session", daemon=True)
+        interrupts: list[BaseException] = []
+        patience_s, stops = math.inf, 0
+        while patience_s > 0:
             try:
-                loop.done.wait(cancel_grace_s + RELEASE_S)
-            except BaseException:
-                loop.tell(_Stop())
-                loop.done.wait(RELEASE_S)
-                raise
-            raise
+                if thread.ident is None and not interrupts:
+                    thread.start()
+                while stops < len(interrupts):
+                    stops += 1
+                    loop.tell(_Stop())
+                if loop.done.wait(INTERRUPT_POLL_S):
+                    break
+                patience_s -= INTERRUPT_POLL_S
+            except BaseException as error:
+                interrupts.append(error)
+                patience_s = cancel_grace_s + RELEASE_S
+        if interrupts:
+            raise interrupts[0]
         if loop.error is not None:
             raise loop.error
         return loop.results

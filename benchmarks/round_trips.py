@@ -1,0 +1,117 @@
+"""Requests and round trips of clean pushes, counted against the fake registry without a network.
+
+All that is in flight together is answered together: one such batch is a round trip, so their number is the
+critical path.
+
+    python benchmarks/round_trips.py
+"""
+
+from __future__ import annotations
+
+import json
+
+from regproto import BlobSlice, Digest, Finished, Manifest, Push, Response, Send, Session, Wait, plan_push
+from regproto.testing import FakeRegistry, RegistryOptions, Request
+
+BASE = "http://registry.localhost"
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def described(content: bytes, media_type: str) -> dict[str, object]:
+    """A descriptor in its JSON form."""
+    return {"mediaType": media_type, "digest": Digest.of(content), "size": len(content)}
+
+
+def image(seed: int, layers: int, size: int) -> tuple[bytes, dict[Digest, bytes]]:
+    """A manifest and its blobs."""
+    config = b'{"image":%d}' % seed
+    made = [(b"%d/%d " % (seed, n)).ljust(size, b".") for n in range(layers)]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "config": described(config, CONFIG),
+        "layers": [described(content, LAYER) for content in made],
+    }
+    return json.dumps(manifest).encode(), {Digest.of(content): content for content in (config, *made)}
+
+
+def single() -> Push:
+    """A config and one layer of 100 kB."""
+    return planned(*image(1, 1, 100_000))
+
+
+def index() -> Push:
+    """An index of 4 images, each of 5 layers of 300 kB."""
+    images = [image(seed, 5, 300_000) for seed in range(4)]
+    root = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described(content, IMAGE) for content, _ in images]}
+    found = {digest: content for _, blobs in images for digest, content in blobs.items()}
+    found |= {Digest.of(content): content for content, _ in images}
+    return planned(json.dumps(root).encode(), found)
+
+
+def planned(root: bytes, found: dict[Digest, bytes]) -> Push:
+    """The plan that pushes it as `team/app:1.0`."""
+    manifest = Manifest.of(root)
+    found = found | {manifest.descriptor.digest: root}
+    return plan_push(
+        "team/app",
+        manifest.descriptor,
+        read_manifest=lambda d: found.get(d.digest),
+        find_content=lambda d: found.get(d.digest),
+        tags=("1.0",),
+    )
+
+
+def count(push: Push, registry: FakeRegistry) -> tuple[int, int, int]:
+    """Requests, round trips, and connections (the most in flight at once)."""
+    session = Session(BASE)
+    session.submit(push)
+    requests = trips = connections = 0
+    flying: list[Send] = []
+    while True:
+        match session.poll(0.0):
+            case Send() as send:
+                flying.append(send)
+                requests += 1
+            case Finished(result=result):
+                assert result.error is None, result.error
+                return requests, trips, connections
+            case Wait():
+                trips += 1
+                connections = max(connections, len(flying))
+                batch, flying = flying, []
+                for send in batch:
+                    session.receive(0.0, answer(send, registry))
+
+
+def answer(send: Send, registry: FakeRegistry) -> Response:
+    """What the registry makes of a request."""
+    body = send.body
+    if isinstance(body, BlobSlice):
+        assert isinstance(body.source, bytes)
+        body = body.source[body.offset : body.offset + body.size]
+    reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
+    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
+
+
+def main() -> None:
+    """Print the table."""
+    takes, ignores = RegistryOptions(), RegistryOptions(single_post=202)
+    print(f"{'push':44} {'requests':>8} {'round trips':>11} {'connections':>11}")
+    for name, push, options in (
+        ("one layer; takes single POSTs", single(), takes),
+        ("one layer; ignores them", single(), ignores),
+        ("index of 4 x 5 x 300 kB; takes single POSTs", index(), takes),
+        ("index of 4 x 5 x 300 kB; ignores them", index(), ignores),
+    ):
+        registry = FakeRegistry(options)
+        for label in (name, "  again"):
+            requests, trips, connections = count(push, registry)
+            print(f"{label:44} {requests:8} {trips:11} {connections:11}")
+
+
+if __name__ == "__main__":
+    main()

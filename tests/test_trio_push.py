@@ -1,0 +1,44 @@
+"""A push through the trio driver, against the embedded registry over real HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+import regproto_trio
+from images import image_layout, platforms_layout, root_digest
+from regproto import PushOutcome, RegistryError
+from regproto.testing import FakeRegistry, RegistryOptions
+from regproto_sync._serve import Server
+
+
+def _push(source: Path, registry: FakeRegistry) -> tuple[object, ...]:
+    with Server(registry) as server:
+        reference = f"127.0.0.1:{server.port}/team/app:1.0"
+
+        async def main() -> tuple[object, ...]:
+            with trio.fail_after(30):
+                first = await regproto_trio.push(source, reference)
+                again = await regproto_trio.push(source, reference)
+            return first.outcome, first.digest, again.requests
+
+        return trio.run(main)
+
+
+@pytest.mark.parametrize("single_post", [201, 202])
+def test_an_index_arrives_and_is_found_there_again(tmp_path: Path, single_post: int) -> None:
+    source = platforms_layout(tmp_path / "layout")
+    registry = FakeRegistry(RegistryOptions(single_post=single_post))
+    digest = root_digest(source)
+    assert _push(source, registry) == (PushOutcome.PUSHED, digest, 1)
+    assert registry.tags("team/app") == {"1.0": digest}
+    assert not registry.sessions("team/app")
+
+
+def test_a_refusal_is_raised(tmp_path: Path) -> None:
+    source = image_layout(tmp_path / "layout")
+    registry = FakeRegistry(RegistryOptions(create_repositories=False))
+    with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
+        _push(source, registry)
