@@ -399,26 +399,29 @@ class UploadMachine(Machine):
         )
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
-        if outcome is Outcome.UNSURE:
-            self.looks += 1
-            self.gone = True
-        elif outcome is Outcome.GONE:
-            self.gone = True
-        elif outcome is Outcome.USELESS:
-            self.useless += 1
-            self.resumed = True
-        elif outcome is Outcome.TOO_LARGE:
-            self.chunk_bytes = max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2)
-        elif outcome is Outcome.TOLD:
-            self.resumed = True
-        elif outcome is Outcome.STARTED:
-            self.faults = self.challenges = 0
-        elif self.state in (_S.PUTTING, _S.COMMITTING) and outcome in (Outcome.LOST, Outcome.UNAVAILABLE):
-            self.unanswered += not (facts is not None and facts.cut)
-        elif outcome is Outcome.CONTENT:
-            self.content_failed = True
-        if facts is None:
-            return
+        match outcome:
+            case _O.UNSURE:
+                self.looks += 1
+                self.gone = True
+            case _O.GONE:
+                self.gone = True
+            case _O.USELESS:
+                self.useless += 1
+                self.resumed = True
+            case _O.TOO_LARGE:
+                self.chunk_bytes = max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2)
+            case _O.TOLD:
+                self.resumed = True
+            case _O.STARTED:
+                self.faults = self.challenges = 0
+            case _O.CONTENT:
+                self.content_failed = True
+            case _O.LOST | _O.UNAVAILABLE if self.state in (_S.PUTTING, _S.COMMITTING):
+                self.unanswered += not (facts is not None and facts.cut)
+        if facts is not None:
+            self._keep(facts)
+
+    def _keep(self, facts: Facts) -> None:
         if facts.error is not None:
             self.error = facts.error
         if facts.location:
