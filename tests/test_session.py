@@ -264,9 +264,7 @@ MOUNT = blobs_push(blob(CONTENT, "base/one"))
 IMAGE: Image = image(CONTENT)
 STAGES: list[tuple[Config, Push, str]] = [
     (PLAIN, PUSH, "HEAD blob"),
-    (PLAIN, PUSH, "POST start"),
     (PLAIN, PUSH, "PUT blob"),
-    (PLAIN, MOUNT, "POST mount"),
     (Config(), PUSH, "POST blob"),
     (PATCHES, PUSH, "PATCH"),
     (PATCHES, PUSH, "PUT commit"),
@@ -291,6 +289,20 @@ def test_cancelled(config: Config, push: Push, stage: str, answer: Answer) -> No
     # An aborted POST may have opened a session nobody knows of; here the registry never saw it.
     assert not play.registry.sessions(REPO)
     assert play.run(push).outcome is PushOutcome.PUSHED, "the session lives on"
+
+
+@pytest.mark.parametrize("answer", [PASS, Fail(FailureKind.CLOSED), say(401)], ids=["answered", "lost", "401"])
+@pytest.mark.parametrize(("push", "stage"), [(PUSH, "POST start"), (MOUNT, "POST mount")], ids=["start", "mount"])
+def test_cancelled_while_a_session_is_opened(push: Push, stage: str, answer: Answer) -> None:
+    # Its answer is waited for: it says what is to be given back.
+    play = Play(config=PLAIN)
+    push_id = play.submit(push)
+    sent = play.until(stage)
+    play.session.cancel(push_id)
+    assert not play.aborted
+    play.answer(sent, answer)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert not play.aborted and not play.registry.sessions(REPO)
 
 
 def test_cancelled_before_anything_was_sent() -> None:

@@ -27,6 +27,8 @@ from regproto._work import Key, Node, PushWork
 
 _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
+_OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
+"""In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
 _GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
 
 
@@ -382,7 +384,8 @@ class Graph:
                     continue
             if stopped.place is Place.IN_FLIGHT:
                 stopped.doomed = True
-                self.wire.abort(stopped)
+                if stopped.state not in _OPENING:
+                    self.wire.abort(stopped)
             else:
                 stopped.delay_s = 0.0
                 self.advance(stopped, (Outcome.DROP, None))
