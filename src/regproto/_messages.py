@@ -1,7 +1,7 @@
 """What passes between the core and a driver.
 
 `Session.poll` returns one `Output`; a driver answers with `Session.receive(now, Input)`.
-docs/drivers.md has the contract as a numbered procedure.
+docs/design.md has the contract as a numbered list.
 """
 
 from __future__ import annotations

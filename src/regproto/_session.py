@@ -36,7 +36,7 @@ class Session:
     """The push protocol towards one registry, without any I/O.
 
     Ask `poll` what to do; tell `receive` what came of it. A session has one owner at a time: a driver that uses threads
-    holds one lock around every call. docs/drivers.md has the whole contract.
+    holds one lock around every call. docs/design.md has the whole contract.
 
     Args:
         registry_url: `https://host[:port]` (or http), without a path.
