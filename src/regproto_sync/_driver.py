@@ -107,7 +107,7 @@ class Driver:
         patience_s, stops = math.inf, 0
         while patience_s > 0:
             try:
-                if thread.ident is None and not interrupts:
+                if not interrupts and thread.ident is None:
                     thread.start()
                 while stops < len(interrupts):
                     stops += 1
@@ -117,8 +117,10 @@ class Driver:
                 patience_s -= INTERRUPT_POLL_S
             except BaseException as error:
                 interrupts.append(error)
-                patience_s = cancel_grace_s + RELEASE_S
+                # A thread that could not be started is not waited for.
+                patience_s = cancel_grace_s + RELEASE_S if thread.ident is not None else 0.0
         if interrupts:
+            loop.tell(_Stop())
             raise interrupts[0]
         if loop.error is not None:
             raise loop.error
