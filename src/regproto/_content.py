@@ -111,6 +111,17 @@ class Descriptor:
     annotations: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     artifact_type: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, as it stands in a manifest."""
+        fields: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
+        if self.data is not None:
+            fields["data"] = base64.b64encode(self.data).decode()
+        if self.annotations:
+            fields["annotations"] = dict(self.annotations)
+        if self.artifact_type:
+            fields["artifactType"] = self.artifact_type
+        return fields
+
 
 @attrs.frozen(kw_only=True)
 class ManifestInfo:

@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regproto_sync._artifact import Artifact as Artifact
+    from regproto_sync._artifact import artifact as artifact
     from regproto_sync._content import BytesContent as BytesContent
     from regproto_sync._content import Content as Content
     from regproto_sync._content import ContentChanged as ContentChanged
     from regproto_sync._content import FileContent as FileContent
     from regproto_sync._driver import Driver as Driver
+    from regproto_sync._files import bytes_blob as bytes_blob
+    from regproto_sync._files import file_blob as file_blob
+    from regproto_sync._files import folder_blob as folder_blob
     from regproto_sync._keychain import Keychain as Keychain
     from regproto_sync._keychain import docker_keychain as docker_keychain
     from regproto_sync._keychain import static_keychain as static_keychain
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from regproto_sync._source import plan_source as plan_source
 
 _HOMES = {
+    "Artifact": "_artifact",
     "BytesContent": "_content",
     "Content": "_content",
     "ContentChanged": "_content",
@@ -37,7 +43,11 @@ _HOMES = {
     "Planned": "_source",
     "Server": "_serve",
     "SourceNotFound": "_layout",
+    "artifact": "_artifact",
+    "bytes_blob": "_files",
     "docker_keychain": "_keychain",
+    "file_blob": "_files",
+    "folder_blob": "_files",
     "open_layout": "_layout",
     "plan_source": "_source",
     "push": "_push",

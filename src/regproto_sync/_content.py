@@ -7,13 +7,19 @@ the file's size, mtime and inode, and drivers look again when they open it, befo
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 import attrs
+
+from regproto._content import Digest
+
+HASHED_BYTES: Final = 256 * 1024
+"""Read at a time to be digested: fits a processor's cache."""
 
 
 class ContentChanged(OSError):
@@ -86,6 +92,20 @@ class FileContent:
         status = os.fstat(stream.fileno())
         if (status.st_size, status.st_mtime_ns, status.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise ContentChanged(f"{self.path} has changed since it was read for the push")
+
+
+def digest_of(content: Content, size: int, algorithm: str = "sha256") -> Digest:
+    """The digest of the first `size` bytes. Raises `OSError` if they can't be read, are too few, or have changed."""
+    hashed, left = hashlib.new(algorithm), size
+    with content.open() as stream:
+        while left:
+            piece = stream.read(min(left, HASHED_BYTES))
+            if not piece:
+                raise ContentChanged(f"ends {left} bytes too early")
+            hashed.update(piece)
+            left -= len(piece)
+        content.check(stream)
+    return Digest(f"{algorithm}:{hashed.hexdigest()}")
 
 
 def _open_at_once(path: str, flags: int) -> int:
