@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regproto_sync._content import ContentChanged as ContentChanged
     from regproto_sync._content import FileContent as FileContent
     from regproto_sync._driver import Driver as Driver
+    from regproto_sync._driver import run_session as run_session
     from regproto_sync._files import bytes_blob as bytes_blob
     from regproto_sync._files import file_blob as file_blob
     from regproto_sync._files import folder_blob as folder_blob
@@ -51,6 +52,7 @@ _HOMES = {
     "open_layout": "_layout",
     "plan_source": "_source",
     "push": "_push",
+    "run_session": "_driver",
     "serve": "_serve",
     "static_keychain": "_keychain",
 }

@@ -145,6 +145,14 @@ class Driver:
             return self._tls
 
 
+def run_session(
+    session: Session, push_ids: Iterable[int], *, keychain: Keychain, tls: ssl.SSLContext | None = None
+) -> dict[int, PushResult]:
+    """`Driver.run` with a driver of its own, closed at the end: the form that `regproto.testing.check_driver` takes."""
+    with Driver(tls=tls) as driver:
+        return driver.run(session, push_ids, keychain=keychain)
+
+
 @attrs.frozen
 class _Stop:
     """Told to a loop: cancel, or when it does that already, give up."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeAlias, assert_never
 
@@ -93,6 +93,26 @@ async def drive(
         raise failure
 
 
+def run_session(
+    session: Session, push_ids: Iterable[int], *, keychain: Keychain, tls: ssl.SSLContext | None = None
+) -> dict[int, PushResult]:
+    """Runs a session until these pushes are over, in a `trio.run`; what `testing.check_driver` checks."""
+
+    async def run() -> dict[int, PushResult]:
+        results: dict[int, PushResult] = {}
+
+        async def finish(push_id: int) -> None:
+            results[push_id] = await driver.finish(push_id)
+
+        async with drive(session, keychain=keychain, tls=tls) as driver:
+            async with trio.open_nursery() as nursery:
+                for push_id in push_ids:
+                    nursery.start_soon(finish, push_id)
+        return results
+
+    return trio.run(run)
+
+
 @attrs.define(eq=False)
 class _Waiting:
     """A task that waits for its push."""
@@ -143,7 +163,24 @@ class Driver:
         """
         if self._closing:
             raise trio.ClosedResourceError("the driver is closed")
-        push_id = self._session.submit(plan)
+        result = await self.finish(self._session.submit(plan))
+        if result.outcome is PushOutcome.CANCELLED:
+            raise trio.ClosedResourceError("the driver was closed before the push was over")
+        if result.error is not None:
+            raise result.error
+        return result
+
+    @trio.lowlevel.enable_ki_protection
+    async def finish(self, push_id: int) -> PushResult:
+        """Waits for the end of a push that was submitted to the session, and returns how it ended.
+
+        Once for each push. Cancelled, it does what `push` does.
+
+        Raises:
+            trio.ClosedResourceError: the block of `drive` has ended, before this or meanwhile.
+        """
+        if self._closing:
+            raise trio.ClosedResourceError("the driver is closed")
         waiting = self._pushes[push_id] = _Waiting()
         self._news.set()
         try:
@@ -158,10 +195,8 @@ class Driver:
             self._pushes.pop(push_id, None)
         if self._error is not None:
             raise self._error
-        if waiting.result is None or waiting.result.outcome is PushOutcome.CANCELLED:
+        if waiting.result is None:
             raise trio.ClosedResourceError("the driver was closed before the push was over")
-        if waiting.result.error is not None:
-            raise waiting.result.error
         return waiting.result
 
     # --- the session ---

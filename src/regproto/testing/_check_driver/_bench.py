@@ -1,0 +1,215 @@
+"""What a check works with: the driver, run in a thread of its own so that one that hangs is noticed; peers; words."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TypeAlias
+
+import attrs
+
+from regproto._content import Digest
+from regproto._messages import (
+    BlobSlice,
+    Body,
+    Credentials,
+    Failed,
+    FailureKind,
+    NeedCredentials,
+    NoCredentials,
+    PushResult,
+    Response,
+    Send,
+    Written,
+)
+from regproto.testing._check_driver._peer import Handler, Peer
+from regproto.testing._check_driver._script import RESULT, ScriptedSession, Step, answered
+from regproto.testing._check_driver._tls import serving, trusting
+
+Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
+
+LIMIT_BYTES: Final = 10_000
+"""Of heads and bodies of answers in the checks: small, so that going over it is quick."""
+
+
+class RunSession(Protocol):
+    """A driver, as it is given to `check_driver`: a function that runs a session until some pushes are finished.
+
+    It blocks until then, whatever the driver is made of, and whatever it opened or started is closed or ended when it
+    returns.
+    """
+
+    def __call__(
+        self, session: Any, push_ids: Iterable[int], *, keychain: Keychain, tls: ssl.SSLContext | None = None
+    ) -> Mapping[int, PushResult]:
+        """Runs `session`.
+
+        Args:
+            session: has the methods of `regproto.Session`; nobody else uses it meanwhile.
+            push_ids: pushes that were submitted to it.
+            keychain: answers `NeedCredentials`; it may block and it may raise.
+            tls: for https; None: the driver's own default.
+
+        Returns:
+            The result of each of these pushes, by its id.
+        """
+        ...
+
+
+class CheckFailed(Exception):
+    """The driver does not do what is checked."""
+
+
+class Hung(CheckFailed):
+    """The driver did not return."""
+
+
+@attrs.frozen
+class Check:
+    """One thing that a driver must hold to."""
+
+    name: str
+    """Short; also how a transport's lack of it is declared."""
+    rule: str
+    """What a driver does, in a sentence."""
+    perform: Callable[[Bench], None] = attrs.field(repr=False)
+
+
+CHECKS: Final[list[Check]] = []
+"""All of them, in the order they are done."""
+
+
+def check(name: str, rule: str) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    """Adds a function to the checks. It raises `CheckFailed` if the driver does not do what the rule says."""
+
+    def add(perform: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        CHECKS.append(Check(name, rule, perform))
+        return perform
+
+    return add
+
+
+def expect(holds: object, otherwise: str) -> None:
+    """Raises `CheckFailed` unless something holds."""
+    if not holds:
+        raise CheckFailed(otherwise)
+
+
+def no_credentials(need: NeedCredentials) -> NoCredentials:
+    """A keychain that is empty."""
+    return NoCredentials(id=need.id)
+
+
+@attrs.frozen
+class Bench:
+    """The driver that is checked, and what it is checked with."""
+
+    run_session: RunSession
+    patience_s: float
+    """How long anything may take; nothing waits this long when all is well."""
+
+    # --- the driver ---
+
+    def run(
+        self,
+        *steps: Step,
+        push_ids: Iterable[int] = (0,),
+        keychain: Keychain = no_credentials,
+        tls: ssl.SSLContext | None = None,
+    ) -> ScriptedSession:
+        """Lets the driver run a scripted session to its end."""
+        ids = list(push_ids)
+        session = ScriptedSession(steps, ids, self.patience_s)
+        results: list[Mapping[int, PushResult]] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(self.run_session(session, ids, keychain=keychain, tls=tls))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, name="check", daemon=True)
+        thread.start()
+        thread.join(2 * self.patience_s)
+        # What was done first explains the rest.
+        if session.broken:
+            raise CheckFailed(session.broken[0])
+        if thread.is_alive():
+            raise Hung(f"it does not return{f'; the session waits for {session.stuck}' if session.stuck else ''}")
+        if errors:
+            raise CheckFailed(f"it raised {errors[0]!r}") from errors[0]
+        expect(not session.stuck, f"it waits in vain for {session.stuck}")
+        expect(dict(results[0]) == dict.fromkeys(ids, RESULT), f"it returned {results[0]!r}")
+        return session
+
+    def exchange(self, send: Send, tls: ssl.SSLContext | None = None) -> Response | Failed:
+        """The answer to one `Send`."""
+        return self.run(send, answered(send.id), tls=tls).answers(send.id)[0]
+
+    # --- peers ---
+
+    @contextmanager
+    def peer(self, *handlers: Handler, tls: bool = False, may_fail: bool = False) -> Iterator[Peer]:
+        """A registry made of handlers, whose errors are the check's unless they `may_fail`."""
+        with Peer(*handlers, tls=serving() if tls else None, patience_s=self.patience_s) as peer:
+            yield peer
+        if peer.errors and not may_fail:
+            raise CheckFailed(f"seen by the peer: {peer.errors[0]}") from peer.errors[0]
+
+    def trust(self) -> ssl.SSLContext:
+        """The context that trusts a peer with TLS."""
+        return trusting()
+
+
+def ask(id: int, url: str, method: str = "GET", body: Body = b"", **changes: Any) -> Send:
+    """A `Send`."""
+    plain = Send(
+        id=id, method=method, url=url, headers=(), body=body, max_head_bytes=LIMIT_BYTES, max_body_bytes=LIMIT_BYTES
+    )
+    return attrs.evolve(plain, **changes)
+
+
+def blob_slice(source: object, size: int, offset: int = 0) -> BlobSlice:
+    """A slice of some blob."""
+    return BlobSlice(source=source, digest=Digest.of(b""), offset=offset, size=size)
+
+
+def responded(answer: Response | Failed, status: int = 200, body: bytes | None = b"ok") -> Response:
+    """The answer, which has to be this response."""
+    expect(isinstance(answer, Response), f"there was an answer, but it says {answer!r}")
+    assert isinstance(answer, Response)
+    expect(answer.status == status, f"the answer's status was {status}, but it says {answer.status}")
+    expect(body is None or answer.body == body, f"the answer's body was {body!r}, but it gives {answer.body!r}")
+    return answer
+
+
+def failed(answer: Response | Failed, *kinds: FailureKind, nothing_written: bool = False) -> Failed:
+    """The answer, which has to be a failure of one of these kinds."""
+    wanted = " or ".join(kind.name for kind in kinds)
+    expect(isinstance(answer, Failed), f"there was no answer, but it says {answer!r} instead of Failed({wanted})")
+    assert isinstance(answer, Failed)
+    expect(answer.kind in kinds, f"it says Failed({answer.kind.name}) instead of {wanted}: {answer.detail!r}")
+    if nothing_written:
+        expect(answer.written is Written.NONE, f"nothing was written, but it says {answer.written.name}")
+    else:
+        expect(answer.written is not Written.NONE, "something was written, but it says NONE")
+    return answer
+
+
+def descriptors() -> frozenset[tuple[str, str]] | None:
+    """The open file descriptors and what they are; None where the system does not tell."""
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return None
+    found = set()
+    for name in names:
+        try:
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+        except OSError:  # that of the listing itself
+            pass
+    return frozenset(found)

@@ -1,0 +1,64 @@
+"""What came of the checks of a driver."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+class Verdict(enum.Enum):
+    """What came of one check."""
+
+    PASSED = "passed"
+    LACKING = "lacking"
+    """It does not hold, as was declared."""
+    FAILED = "FAILED"
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """One check, and what came of it."""
+
+    name: str
+    rule: str
+    verdict: Verdict
+    detail: str = ""
+    """What the driver did instead."""
+    hung: bool = False
+    """It never returned: a thread of it may be left."""
+
+
+@attrs.frozen(kw_only=True)
+class DriverReport:
+    """What came of all checks; printed, it is a table."""
+
+    driver: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing failed but what the transport was declared to lack."""
+        return all(finding.verdict is not Verdict.FAILED for finding in self.findings)
+
+    @property
+    def hung(self) -> bool:
+        """True if the driver never returned from some check."""
+        return any(finding.hung for finding in self.findings)
+
+    def __str__(self) -> str:
+        width = max((len(finding.name) for finding in self.findings), default=0)
+        lines = []
+        for finding in self.findings:
+            text = f"{finding.rule}\n{'':{width + 11}}{finding.detail}" if finding.detail else finding.rule
+            lines.append(f"{finding.name:{width}}  {finding.verdict.value:7}  {text}")
+        counts = (f"{sum(f.verdict is v for f in self.findings)} {v.value.lower()}" for v in Verdict)
+        return "\n".join([*lines, f"{self.driver}: {', '.join(counts)}"])
+
+
+class DriverFaulty(AssertionError):
+    """A driver does not hold to what every driver must. `report` has it in full."""
+
+    def __init__(self, report: DriverReport) -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
