@@ -1,0 +1,224 @@
+"""A scenario against the core alone: no HTTP, no sockets, in simulated time, answered in several orders."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from typing import Final
+
+import attrs
+
+from conformance._answers import Answer
+from conformance._names import Names
+from conformance._plan import build
+from conformance._played import Outcome, differences
+from conformance._player import Played, Player
+from conformance._scenario import Scenario
+from conformance._switches import make_config
+from regproto import (
+    Abort,
+    BlobSlice,
+    Credentials,
+    Failed,
+    FailureKind,
+    Finished,
+    Headers,
+    NeedCredentials,
+    NoCredentials,
+    Notice,
+    Phase,
+    Progress,
+    Push,
+    PushResult,
+    Response,
+    Send,
+    Session,
+    Wait,
+    Written,
+)
+from regproto.testing import Reply, Request, Wire
+
+ORDERS: Final = ("oldest first", "newest first", "shuffled 1", "shuffled 2")
+"""Which of the requests in flight is answered next: what a scenario says holds in every order of answers."""
+STEPS_MAX: Final = 50_000
+
+
+class Stuck(Exception):
+    """The core waits for nothing."""
+
+
+@attrs.define
+class _Flying:
+    send: Send
+    exchange: Played
+
+
+def play(scenario: Scenario, order: str = ORDERS[0]) -> Outcome:
+    """Plays it once. Raises `Stuck`."""
+    return _Core(scenario, order).play()
+
+
+def check(scenario: Scenario) -> list[str]:
+    """Plays it in every order; what is not as it says."""
+    names = scenario.names()
+    for order in ORDERS:
+        try:
+            found = differences(scenario, play(scenario, order), names)
+        except Stuck as stuck:
+            found = [str(stuck)]
+        if found:
+            return found if order == ORDERS[0] else [f"(answers {order})", *found]
+    return []
+
+
+class _Core:
+    def __init__(self, scenario: Scenario, order: str) -> None:
+        self.scenario = scenario
+        self.names: Names = scenario.names()
+        self.player = Player(scenario, self.names)
+        config = make_config(scenario.config, self.names)
+        self.session = Session(self.names.registry, config, seed=1)
+        self.order = order
+        self.random = random.Random(order)
+        self.now = 0.0
+        self.flying: deque[_Flying] = deque()
+        self.silent: dict[int, _Flying] = {}
+        self.notices: list[Notice] = []
+        self.open: dict[int, int] = {}
+        """The pushes under way: their place in the scenario by their id."""
+        self.results: dict[int, PushResult] = {}
+        self.waiting = deque(enumerate(scenario.plans))
+
+    def play(self) -> Outcome:
+        pushes = [build(plan, self.scenario.contents, self.names, lambda data: data) for plan in self.scenario.plans]
+        self._begin(pushes)
+        for _ in range(STEPS_MAX):
+            if not self._step() and not self.open:
+                if not self.waiting:
+                    return Outcome(
+                        seen=self.player.seen,
+                        pushes=pushes,
+                        results=[self.results[n] for n in range(len(pushes))],
+                        player=self.player,
+                        notices=self.notices,
+                        waited_s=self.now,
+                    )
+                self._begin(pushes)
+        raise Stuck(f"it does not end within {STEPS_MAX} steps")
+
+    def _begin(self, pushes: list[Push]) -> None:
+        """Submit the next push, and those that go beside it."""
+        while self.waiting:
+            number, plan = self.waiting[0]
+            if plan.after and self.open:
+                return
+            self.waiting.popleft()
+            self.open[self.session.submit(pushes[number])] = number
+
+    def _step(self) -> bool:
+        """One poll, or one answer; False if there is nothing to do."""
+        match self.session.poll(self.now):
+            case Send() as send:
+                self._sent(send)
+            case Abort(id=number):
+                flying = self.silent.pop(number, None)
+                if flying is not None:
+                    failed = Failed(id=number, kind=FailureKind.ABORTED, written=Written.ALL)
+                    self.session.receive(self.now, failed)
+            case NeedCredentials(id=number):
+                self._keychain(number)
+            case Notice() as notice:
+                self.notices.append(notice)
+            case Finished(push_id=number, result=result):
+                self.results[self.open.pop(number)] = result
+            case Wait(until=until):
+                if self.flying:
+                    self._answer(self._next())
+                elif not self.open:
+                    return False
+                elif until == math.inf:
+                    raise Stuck("the core waits, and nothing is in flight")
+                else:
+                    self.now = max(self.now, until)
+        return True
+
+    def _sent(self, send: Send) -> None:
+        framing: Headers = ()
+        if send.method in ("POST", "PUT", "PATCH"):
+            size = len(send.body) if isinstance(send.body, bytes) else send.body.size
+            framing = (("Content-Length", str(size)),)
+        head = Request.to(send.method, send.url, (*send.headers, *framing))
+        exchange = self.player.open(head, self.now)
+        assert isinstance(exchange, Played)
+        if send.body:
+            size = len(send.body) if isinstance(send.body, bytes) else send.body.size
+            self.session.receive(self.now, Progress(id=send.id, phase=Phase.SENDING, bytes=size))
+        self.session.receive(self.now, Progress(id=send.id, phase=Phase.WAITING))
+        self.flying.append(_Flying(send, exchange))
+        cancel_at = self.scenario.cancel_at
+        if cancel_at is not None and cancel_at.fits(exchange.seen, self.names):
+            for push_id in self.open:
+                self.session.cancel(push_id, self.now)
+
+    def _next(self) -> _Flying:
+        if self.order == "newest first":
+            return self.flying.pop()
+        if self.order != "oldest first":
+            self.flying.rotate(self.random.randrange(len(self.flying)))
+        return self.flying.popleft()
+
+    def _answer(self, flying: _Flying) -> None:
+        send, exchange = flying.send, flying.exchange
+        number = send.id
+        body = _read(send)
+        if body is None:
+            exchange.interrupt()
+            failed = Failed(id=number, kind=FailureKind.CONTENT, written=Written.SOME, detail="it is short")
+            self.session.receive(self.now, failed)
+            return
+        answer: Answer | None = exchange.answer
+        if answer is not None and answer.kind == "not_sent":
+            exchange.interrupt()
+            failed = Failed(id=number, kind=FailureKind.CONNECT, written=Written.NONE, detail="connection refused")
+            self.session.receive(self.now, failed)
+            return
+        exchange.feed(body)
+        reply = exchange.finish()
+        if reply.wire is Wire.SILENT:
+            self.silent[number] = flying
+            return
+        self.session.receive(self.now, _received(send, reply, cut=answer is not None and answer.cut is not None))
+
+    def _keychain(self, number: int) -> None:
+        keychain = self.scenario.keychain
+        if keychain is None or "error" in keychain:
+            self.session.receive(self.now, NoCredentials(id=number, error=(keychain or {}).get("error", "")))
+        else:
+            self.session.receive(self.now, Credentials(id=number, **keychain))
+
+
+def _read(send: Send) -> bytes | None:
+    """A request's body; None if it can't be read in full."""
+    if not isinstance(send.body, BlobSlice):
+        return send.body
+    assert isinstance(send.body.source, bytes)
+    body = send.body.source[send.body.offset : send.body.offset + send.body.size]
+    return body if len(body) == send.body.size else None
+
+
+def _received(send: Send, reply: Reply, cut: bool) -> Response | Failed:
+    """An answer as a driver would give it."""
+    head_bytes = sum(len(name) + len(value) + 4 for name, value in reply.headers)
+    if reply.wire is Wire.GARBAGE or head_bytes > send.max_head_bytes:
+        return Failed(id=send.id, kind=FailureKind.PROTOCOL, written=Written.ALL)
+    if reply.wire is not Wire.WHOLE:
+        return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME if cut else Written.ALL)
+    body = b"" if send.method == "HEAD" else reply.content
+    return Response(
+        id=send.id,
+        status=reply.status,
+        headers=reply.headers,
+        body=body[: send.max_body_bytes],
+        truncated=len(body) > send.max_body_bytes,
+    )

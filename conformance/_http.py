@@ -1,0 +1,115 @@
+"""A scenario against a driver: real sockets on loopback, real time.
+
+The registry of a scenario listens on two ports, which are two origins: its own, and the one uploads may be sent to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from conformance._fields import Invalid
+from conformance._plan import build
+from conformance._played import Outcome, differences
+from conformance._player import Player
+from conformance._scenario import Scenario
+from conformance._switches import make_config
+from regproto import Credentials, NeedCredentials, NoCredentials, PushResult, Session
+from regproto_sync import BytesContent, Server
+
+Keychain = Callable[[NeedCredentials], Credentials | NoCredentials]
+
+PATIENCE_S: Final = 60.0
+"""A driver that has not finished a scenario by then hangs: the longest takes a few seconds on a busy machine."""
+
+
+class RunSession(Protocol):
+    """A driver, as `regproto.testing.check_driver` takes it."""
+
+    def __call__(
+        self, session: Any, push_ids: Iterable[int], *, keychain: Keychain, tls: ssl.SSLContext | None = None
+    ) -> Mapping[int, PushResult]: ...
+
+
+def load_driver(name: str) -> RunSession:
+    """The driver that `module:factory` names. Raises `Invalid`."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Invalid(f"{name!r} is not the module:factory of a driver: {error}") from None
+    if not callable(found):
+        raise Invalid(f"{name!r} can't be called")
+    return found  # type: ignore[no-any-return]
+
+
+def check(scenario: Scenario, run: RunSession) -> list[str]:
+    """Plays a scenario through a driver; what is not as it says."""
+    names = scenario.names()
+    player = Player(scenario, names)
+    with Server(player) as server, Server(player) as elsewhere:
+        elsewhere.lock = server.lock
+        names = scenario.names(registry=server.url, elsewhere=elsewhere.url)
+        player = server.registry = elsewhere.registry = Player(scenario, names)
+        outcome = play(scenario, run, make_session(scenario, server.url), player)
+    return differences(scenario, outcome, names)
+
+
+def make_session(scenario: Scenario, url: str) -> Session:
+    """The session of a scenario, with a registry at `url`."""
+    names = scenario.names(registry=url)
+    return Session(url, make_config(scenario.config, names), seed=1, now=time.monotonic())
+
+
+def play(scenario: Scenario, run: RunSession, session: Session, player: Player) -> Outcome:
+    """Lets a driver perform the pushes of a scenario."""
+    pushes = [build(plan, scenario.contents, player.names, BytesContent) for plan in scenario.plans]
+    results: dict[int, PushResult] = {}
+    ids: list[int] = []
+    for plan, push in zip(scenario.plans, pushes, strict=True):
+        if plan.after and ids:
+            results |= in_time(run, session, [i for i in ids if i not in results], keychain_of(scenario))
+        ids.append(session.submit(push))
+    results |= in_time(run, session, [i for i in ids if i not in results], keychain_of(scenario))
+    return Outcome(seen=player.seen, pushes=pushes, results=[results[i] for i in ids], player=player)
+
+
+def keychain_of(scenario: Scenario) -> Keychain:
+    """The keychain of a scenario, as a driver asks it."""
+    known = scenario.keychain
+
+    def keychain(need: NeedCredentials) -> Credentials | NoCredentials:
+        if known is None or "error" in known:
+            return NoCredentials(id=need.id, error=(known or {}).get("error", ""))
+        return Credentials(id=need.id, **known)
+
+    return keychain
+
+
+class Hangs(Exception):
+    """A driver did not return."""
+
+
+def in_time(run: RunSession, session: Any, ids: list[int], keychain: Keychain) -> Mapping[int, PushResult]:
+    """Runs a session, in a thread of its own so that a driver that hangs is noticed."""
+    results: list[Mapping[int, PushResult]] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(run(session, ids, keychain=keychain))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="scenario", daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        raise Hangs(f"the driver has not returned after {PATIENCE_S:.0f} s")
+    if errors:
+        raise errors[0]
+    return results[0]

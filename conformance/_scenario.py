@@ -1,0 +1,243 @@
+"""Scenarios: read from JSON, and everything in them checked before any is played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from conformance._answers import Scripted, read_scripted
+from conformance._asked import Asked, read_asked
+from conformance._content import Contents, read_contents
+from conformance._fields import (
+    Fields,
+    Invalid,
+    anything,
+    as_count,
+    as_flag,
+    as_list,
+    as_range,
+    as_text,
+    list_of,
+    object_of,
+    one_of,
+)
+from conformance._names import Names
+from conformance._plan import Plan, read_plan
+from conformance._requests import Pattern
+from conformance._results import ExpectedNotice, ExpectedResult, check_names, read_notice, read_result
+from conformance._switches import read_config, read_keychain, read_switches
+
+SCENARIOS: Final = Path(__file__).parent / "scenarios"
+FEATURES: Final = (
+    "cancel",
+    "digest-header",
+    "mount",
+    "patch",
+    "single-post",
+    "sha512",
+    "upload-status",
+)
+"""What real registries are asked whether they support it (`_probe`)."""
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One behaviour: what is pushed, what the registry does, what must be asked and what must come of it."""
+
+    id: str
+    theme: str
+    says: str
+    source: tuple[str, ...]
+    cell: tuple[str, str] | None
+    """The request and the answer, where it is a cell of the matrix "what to do with each answer"."""
+    contents: Contents
+    config: Mapping[str, Any]
+    keychain: Mapping[str, str] | None
+    switches: Mapping[str, Any]
+    """Of the fake registry."""
+    has: Mapping[str, tuple[str, ...]]
+    """Content that is there beforehand, by repository."""
+    tags: Mapping[str, Mapping[str, str]]
+    answers: tuple[Scripted, ...]
+    plans: tuple[Plan, ...]
+    cancel_at: Pattern | None
+    asked: Asked | None
+    not_asked: tuple[Pattern, ...]
+    counts: tuple[tuple[Pattern, int, int], ...]
+    results: tuple[ExpectedResult, ...]
+    told: tuple[ExpectedNotice, ...]
+    there: bool
+    """What a successful push named must be in the registry afterwards."""
+    left_open: int
+    """Upload sessions that must be open afterwards."""
+    waited_s: tuple[int, int] | None
+    core_only: str
+    """Not empty: why it can't be played over HTTP."""
+    any_registry: tuple[str, ...] | None
+    """What a real registry must support for this; None: it is not meant for real ones."""
+
+    def names(self, **changes: str) -> Names:
+        """What the words in braces mean."""
+        return Names(contents=self.contents, **changes)
+
+
+def read_all(folder: Path = SCENARIOS) -> list[Scenario]:
+    """Every scenario of a folder's files, in order of the files' names. Raises `Invalid`."""
+    found: list[Scenario] = []
+    for path in sorted(folder.glob("*.json")):
+        found += read_file(path)
+    _check_ids(found)
+    return found
+
+
+def read_file(path: Path) -> list[Scenario]:
+    """The scenarios of one file. Raises `Invalid`."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_key_twice)
+    except ValueError as error:
+        raise Invalid(f"{path.name}: {error}") from None
+    return read_theme(raw, path.stem)
+
+
+def read_theme(raw: object, theme: str) -> list[Scenario]:
+    """The scenarios of a file's JSON. Raises `Invalid`."""
+    fields = Fields(raw, theme)
+    fields.take("about", as_text)
+    shared = fields.mapping("content", anything)
+    config = fields.mapping("config", anything)
+    entries = fields.take("scenarios", as_list)
+    fields.end()
+    found = [_scenario(entry, theme, shared, config, n) for n, entry in enumerate(entries)]
+    _check_ids(found)
+    return found
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise Invalid(f"the key {', '.join(twice)} stands twice in one object")
+    return dict(pairs)
+
+
+def _check_ids(scenarios: list[Scenario]) -> None:
+    ids = [scenario.id for scenario in scenarios]
+    twice = sorted({scenario_id for scenario_id in ids if ids.count(scenario_id) > 1})
+    if twice:
+        raise Invalid(f"more than one scenario is called {', '.join(twice)}")
+
+
+def _scenario(
+    raw: object, theme: str, shared: Mapping[str, Any], shared_config: Mapping[str, Any], number: int
+) -> Scenario:
+    fields = Fields(raw, f"{theme}[{number}]")
+    scenario_id = fields.take("id", as_text)
+    fields.where = where = f"{theme}: {scenario_id}"
+    contents = read_contents(dict(shared) | dict(fields.mapping("content", anything)), f"{where}.content")
+    others = fields.take("others_asked", as_flag, False)
+    registry = Fields(fields.mapping("registry", anything), f"{where}.registry")
+    scenario = Scenario(
+        id=scenario_id,
+        theme=theme,
+        says=fields.take("says", as_text),
+        source=fields.take("source", list_of(as_text)),
+        cell=fields.maybe("cell", _cell),
+        contents=contents,
+        config=read_config(dict(shared_config) | dict(fields.mapping("config", anything)), f"{where}.config"),
+        keychain=fields.maybe("keychain", read_keychain),
+        switches=registry.maybe("switches", read_switches) or {},
+        has=registry.mapping("has", list_of(as_text)),
+        tags=registry.mapping("tags", object_of(as_text)),
+        answers=fields.many("answers", read_scripted),
+        plans=_one_or_more(fields, "push", "pushes", read_plan),
+        cancel_at=fields.maybe("cancel_at", Pattern.read_text),
+        asked=fields.maybe("asked", lambda value, at: read_asked(value, at, others)),
+        not_asked=fields.many("not_asked", Pattern.read_text),
+        counts=fields.maybe("counts", _counts) or (),
+        results=_one_or_more(fields, "result", "results", read_result),
+        told=fields.many("told", read_notice),
+        there=fields.take("there", as_flag, True),
+        left_open=fields.take("left_open", as_count, 0),
+        waited_s=fields.maybe("waited_s", as_range),
+        core_only=fields.take("core_only", as_text, ""),
+        any_registry=fields.maybe("any_registry", list_of(one_of(FEATURES))),
+    )
+    registry.end()
+    fields.end()
+    _check(scenario, where)
+    return scenario
+
+
+def _one_or_more(fields: Fields, one: str, more: str, read: Any) -> tuple[Any, ...]:
+    if (one in fields) is (more in fields):
+        raise Invalid(f"{fields.where} must have either {one} or {more}")
+    return (fields.take(one, read),) if one in fields else fields.take(more, list_of(read))
+
+
+def _cell(raw: object, where: str) -> tuple[str, str]:
+    match as_list(raw, where):
+        case [str(row), str(column)]:
+            return row, column
+    raise Invalid(f"{where} must be [request, answer]")
+
+
+def _counts(raw: object, where: str) -> tuple[tuple[Pattern, int, int], ...]:
+    entries = object_of(as_range)(raw, where)
+    return tuple((Pattern.read(line, where), *times) for line, times in entries.items())
+
+
+# --- what does not fit together ---------------------------------------------------------------------------------
+
+
+def _check(scenario: Scenario, where: str) -> None:
+    if not scenario.source or not scenario.says:
+        raise Invalid(f"{where} must say what it shows, and where that is written")
+    if scenario.asked is None and not scenario.counts:
+        raise Invalid(f"{where} checks nothing of what is asked")
+    if scenario.asked is not None and scenario.asked.others and not scenario.asked.requests:
+        raise Invalid(f"{where} checks nothing of what is asked")
+    if not scenario.plans or len(scenario.plans) != len(scenario.results):
+        raise Invalid(f"{where} must have a result for each push")
+    _check_words(scenario, where)
+    for result in scenario.results:
+        check_names(result, scenario.contents, where)
+    named = [name for plan in scenario.plans for name in plan.named()]
+    named += [name for items in scenario.has.values() for name in items]
+    named += [name for tags in scenario.tags.values() for name in tags.values()]
+    for name in named:
+        if name not in scenario.contents:
+            raise Invalid(f"{where}: there is no content {name!r}")
+    if scenario.any_registry is not None and (scenario.answers or scenario.switches or scenario.core_only):
+        raise Invalid(f"{where}: a real registry has no script and no switches")
+    needs_core = [
+        *(entry.to.text for entry in scenario.answers for answer in entry.answers if answer.kind == "not_sent"),
+        *(["cancel_at"] if scenario.cancel_at else []),
+        *(["waited_s"] if scenario.waited_s else []),
+    ]
+    if needs_core and not scenario.core_only:
+        raise Invalid(f"{where}: {needs_core[0]} can't be played over HTTP; say why in core_only")
+
+
+def _check_words(scenario: Scenario, where: str) -> None:
+    """Every word in braces must mean something, and every body be there."""
+    names = scenario.names()
+    patterns = [entry.to for entry in scenario.answers] + list(scenario.not_asked)
+    patterns += [pattern for pattern, _, _ in scenario.counts]
+    patterns += [scenario.cancel_at] if scenario.cancel_at else []
+    for expected in scenario.asked.requests if scenario.asked else ():
+        patterns.append(expected.pattern)
+        for value in expected.headers.values():
+            names.fill(value or "", where)
+    for pattern in patterns:
+        names.fill(pattern.target, f"{where}: {pattern.text}")
+        pattern.body_bytes(scenario.contents)
+    for entry in scenario.answers:
+        for answer in (*entry.answers, *([entry.always] if entry.always else [])):
+            for text in (*answer.headers.values(), answer.body.decode()):
+                names.fill(text, f"{where}: {entry.to.text}")
+    for repository in (*scenario.has, *scenario.tags):
+        names.fill(repository, where)
