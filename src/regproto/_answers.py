@@ -19,7 +19,7 @@ from regproto._errors import (
     printable,
 )
 from regproto._headers import get
-from regproto._machine import Facts, Outcome, Verdict
+from regproto._machine import Facts, Machine, Outcome, Verdict
 from regproto._messages import Failed, FailureKind, Response, Written
 from regproto._url import shown
 
@@ -94,11 +94,12 @@ def broken(what: str, method: str, url: str, text: str) -> Verdict:
     return Outcome.BROKEN, Facts(error=RemoteProtocolError(f"{what}: {method} {shown(url)}: {text}"))
 
 
-def wrong_digest(what: str, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
+def wrong_digest(machine: Machine, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
     """The verdict for an answer that names another digest than ours; None if it names ours, or none that compares."""
     told = get(response.headers, "docker-content-digest")
     if told and told != digest and told.partition(":")[0] == digest.algorithm:
-        return broken(what, method, url, f"the registry answered with another digest, {printable(told, 150)!r}")
+        text = f"the registry answered with another digest, {printable(told, 150)!r}"
+        return broken(machine.describe(), method, url, text)
     return None
 
 

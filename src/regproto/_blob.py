@@ -15,7 +15,7 @@ import attrs
 
 from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused, wrong_digest
 from regproto._config import Config
-from regproto._content import Digest
+from regproto._content import Descriptor, Digest
 from regproto._errors import ContentError
 from regproto._headers import get, parse_length
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
@@ -113,7 +113,7 @@ TABLE: Final[Table] = {
         _O.FAILED: _S.FAILED,
         _O.DROP: _S.DROPPED,
     },
-    _S.THERE: {_O.MISSING: _S.CHOOSING, _O.DROP: _S.DROPPED},
+    _S.THERE: {_O.DROP: _S.DROPPED},
     _S.FAILED: {},
     _S.DROPPED: {},
 }
@@ -123,6 +123,8 @@ SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 _MOUNT_FAULTS_MAX: Final = 1
 """A mount is a short cut: asked again once, then the blob goes the plain way."""
+
+_TAKES_POST: Final = Facts(single_post=True)
 
 OCTETS: Final[Headers] = (("Content-Type", "application/octet-stream"),)
 START_HEADERS: Final[Headers] = (("Content-Type", "application/json"),)
@@ -142,7 +144,7 @@ def look_verdict(machine: Machine, response: Response, url: str, digest: Digest)
     """What the answer to a HEAD of a blob means."""
     status = response.status
     if status == 200:
-        return wrong_digest(machine.describe(), "HEAD", url, response, digest) or (Outcome.PRESENT, None)
+        return wrong_digest(machine, "HEAD", url, response, digest) or (Outcome.PRESENT, None)
     if status == 401 or status in TRANSIENT:
         return refused(machine.describe(), "HEAD", url, response)
     # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
@@ -200,6 +202,16 @@ class BlobMachine(Machine):
         """False if the blob can only be found or mounted."""
         return self.blob.source is not None or self.blob.descriptor.data is not None or self.size == 0
 
+    @property
+    def reference(self) -> str:
+        """The digest."""
+        return self.digest
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What the push says of it."""
+        return self.blob.descriptor
+
     def describe(self) -> str:
         return f"blob {self.digest}"
 
@@ -252,7 +264,7 @@ class BlobMachine(Machine):
 
     def _classify_mount(self, response: Response, url: str) -> Verdict:
         if response.status == 201:
-            wrong = wrong_digest(self.describe(), "POST", url, response, self.digest)
+            wrong = wrong_digest(self, "POST", url, response, self.digest)
             return wrong or (Outcome.CREATED, None)
         if response.status == 202 and (location := get(response.headers, "location")):
             return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
@@ -265,8 +277,8 @@ class BlobMachine(Machine):
     def _classify_post(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
-            wrong = wrong_digest(self.describe(), "POST", url, response, self.digest)
-            return wrong or (Outcome.CREATED, Facts(single_post=True))
+            wrong = wrong_digest(self, "POST", url, response, self.digest)
+            return wrong or (Outcome.CREATED, _TAKES_POST)
         if status == 202:
             location = get(response.headers, "location")
             if not location:

@@ -29,6 +29,7 @@ _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
 _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 """In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
+_NOTHING: Final[frozenset[Digest]] = frozenset()
 _GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
 
 
@@ -53,8 +54,7 @@ class Graph:
         plan = work.plan
         self.pushes[work.id] = work
         for descriptor in plan.skipped:
-            media_type, size = descriptor.media_type, descriptor.size
-            self._notify(Status.SKIPPED, str(descriptor.digest), media_type, size)
+            self.wire.notices.tell(descriptor.digest, descriptor, Status.SKIPPED)
         named = {d.digest for m in plan.manifests for d in m.names()}
         goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
         if plan.root is not None:
@@ -64,13 +64,14 @@ class Graph:
             if work.outcome is not None:
                 return
             if not node.there:
-                node.goal_of = (*node.goal_of, work)
+                node.goal_of += work.alone
                 work.goals += 1
         self._reached(work)
 
     def _need(self, work: PushWork, digest: Digest, tag: str = "") -> Node:
         """The node of something a push needs, with a machine at work on it unless it is there."""
-        key = self._key(work, digest, tag)
+        absent = work.plan.absent if digest in work.manifests else _NOTHING
+        key = Key(work.plan.repository, digest, tag, absent)
         node = self.nodes.get(key)
         if node is None:
             node = self.nodes[key] = Node(key=key)
@@ -84,24 +85,29 @@ class Graph:
             self._join(work, node)
         return node
 
-    def _key(self, work: PushWork, digest: Digest, tag: str = "") -> Key:
-        return Key(work.plan.repository, digest, tag, work.plan.absent if digest in work.manifests else frozenset())
-
     def _join(self, work: PushWork, node: Node) -> None:
         """A push needs a node, and so whatever it stands on."""
         if node.key in work.nodes:
             return
         work.nodes[node.key] = node
-        node.users = (*node.users, work)
+        node.users += work.alone
         if node.there:
-            work.found.setdefault(node.key.digest, node.machine.how if node.machine else Status.EXISTING)
+            work.found.setdefault(node.key.digest, node.how)
         elif node.descended:
-            for digest in self._names(work, node):
-                self._need(work, digest)
+            self._need_names(work, node)
 
     def _names(self, work: PushWork, node: Node) -> list[Digest]:
         """What a manifest names and the push brings."""
         return [d.digest for d in work.manifests[node.key.digest].names() if d.digest not in node.key.absent]
+
+    def _need_names(self, work: PushWork, node: Node) -> list[Node]:
+        """The nodes of what a manifest names; not all of them if the push comes to an end on the way."""
+        children = []
+        for digest in self._names(work, node):
+            if work.outcome is not None:
+                break
+            children.append(self._need(work, digest))
+        return children
 
     def _make_machine(self, work: PushWork, node: Node, looked: bool = False) -> None:
         manifest = work.manifests.get(node.key.digest)
@@ -199,21 +205,16 @@ class Graph:
     def _descend(self, node: Node) -> None:
         node.descended = True
         node.missing = 1  # that is us: nothing is ready before all have been started
+        children: list[Node] = []
         for work in node.users:
-            for digest in self._names(work, node):
-                self._need(work, digest)
-                if work.outcome is not None:
-                    break
+            children = self._need_names(work, node)  # the same nodes for each user
         if node.users:
-            work = node.users[0]
-            for digest in self._names(work, node):
-                self._count_on(node, self.nodes[self._key(work, digest)])
+            depends = (node,)
+            for child in children:
+                if not child.there:
+                    child.dependents += depends
+                    node.missing += 1
             self._one_less(node)
-
-    def _count_on(self, node: Node, child: Node) -> None:
-        if not child.there:
-            child.dependents.append(node)
-            node.missing += 1
 
     def _one_less(self, node: Node) -> None:
         node.missing -= 1
@@ -228,21 +229,16 @@ class Graph:
         names = list(dict.fromkeys(self._names(work, node)))
         for digest in [d for d in names if d in told] or names:
             self._remember(Key(node.key.repository, digest))  # so that it is not looked for, which is what misled us
-            for user in node.users:
+            for user in node.users[1:]:
                 self._need(user, digest)
-            child = self.nodes[self._key(work, digest)]
+            child = self._need(work, digest)
             self.known.pop((node.key.repository, digest), None)
             if child.there:
                 child.there = False
-                self._again(work, child)
-            if node not in child.dependents:
-                self._count_on(node, child)
-
-    def _again(self, work: PushWork, node: Node) -> None:
-        if node.machine is None:
-            self._make_machine(work, node, looked=True)
-        else:
-            self.advance(node.machine, (Outcome.MISSING, None))
+                self._make_machine(work, child, looked=True)
+            if not child.there and node not in child.dependents:
+                child.dependents += (node,)
+                node.missing += 1
 
     # --- upload sessions ---
 
@@ -263,7 +259,8 @@ class Graph:
             if blob.rejections > 1 or blob.sessions_lost >= self.config.attempts:
                 self._upload_failed(blob, upload)
             else:
-                self._tell(blob, Status.RESTARTED, text=str(upload.error or "the upload session was lost"))
+                why = str(upload.error or "the upload session was lost")
+                self.wire.notices.tell(blob.digest, blob.descriptor, Status.RESTARTED, text=why)
                 self.advance(blob, (Outcome.SESSION_LOST, None))
         elif state in _GIVING_BACK or state is UploadState.ABANDONED:
             upload.owner = None
@@ -307,12 +304,15 @@ class Graph:
     def _arrived(self, node: Node) -> None:
         machine = node.machine
         assert machine is not None
-        node.there = True
+        how, descriptor = machine.how, machine.descriptor
+        node.there, node.how, node.machine = True, how, None
         for user in node.users:
-            user.found.setdefault(node.key.digest, machine.how)
-        self._tell(machine, machine.how, text=machine.mounted_from if isinstance(machine, BlobMachine) else "")
+            user.found.setdefault(node.key.digest, how)
+        sent_bytes = descriptor.size if how is Status.UPLOADED else 0
+        text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
+        self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
         self._remember(node.key)
-        waiting, node.dependents = node.dependents, []
+        waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
             self._one_less(dependent)
         reached, node.goal_of = node.goal_of, ()
@@ -333,7 +333,7 @@ class Graph:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
         machine = node.machine
         assert machine is not None and machine.error is not None
-        self._tell(machine, Status.FAILED, text=str(machine.error))
+        self.wire.notices.tell(machine.reference, machine.descriptor, Status.FAILED, text=str(machine.error))
         heirs: tuple[PushWork, ...] = ()
         if isinstance(machine, BlobMachine) and machine.content_failed:
             ours = machine.blob
@@ -360,19 +360,19 @@ class Graph:
         work.outcome = outcome
         work.ending += 1  # that is us: not before everything is let go
         for node in list(work.nodes.values()):
-            node.users = tuple(user for user in node.users if user is not work)
-            node.goal_of = tuple(user for user in node.goal_of if user is not work)
+            node.users = _without(work, node.users)
+            node.goal_of = _without(work, node.goal_of)
             if not node.users:
                 del self.nodes[node.key]
-                self._stop(node, work)
+                if node.machine is not None:
+                    self._stop(node.machine, work)
             elif isinstance(node.machine, BlobMachine):
                 self._hand_on(node.machine, node.users[0])
         self._stop_token(work)
         work.ending -= 1
         self._report(work)
 
-    def _stop(self, node: Node, work: PushWork) -> None:
-        machine = node.machine
+    def _stop(self, machine: BlobMachine | ManifestMachine, work: PushWork) -> None:
         upload = machine.upload if isinstance(machine, BlobMachine) else None
         for stopped in (machine, upload):
             if stopped is None or stopped.state in stopped.ENDS:
@@ -443,32 +443,13 @@ class Graph:
 
     def uploading(self, machine: Machine, sent_bytes: int) -> None:
         """Bytes of a blob's body have moved."""
-        if isinstance(machine, UploadMachine) and isinstance(machine.owner, BlobMachine):
-            self._tell(machine.owner, Status.UPLOADING, machine.offset + sent_bytes)
-        elif isinstance(machine, BlobMachine):
-            self._tell(machine, Status.UPLOADING, sent_bytes)
+        blob = machine
+        if isinstance(machine, UploadMachine):
+            blob = machine.owner or machine
+            sent_bytes += machine.offset
+        if isinstance(blob, BlobMachine):
+            self.wire.notices.tell(blob.digest, blob.descriptor, Status.UPLOADING, sent_bytes)
 
-    def _tell(
-        self, machine: BlobMachine | ManifestMachine, status: Status, sent_bytes: int = 0, text: str = ""
-    ) -> None:
-        if isinstance(machine, BlobMachine):
-            subject, descriptor = str(machine.digest), machine.blob.descriptor
-        else:
-            subject, descriptor = machine.reference, machine.manifest.descriptor
-        if status is Status.UPLOADED:
-            sent_bytes = descriptor.size
-        self._notify(status, subject, descriptor.media_type, descriptor.size, sent_bytes, text)
 
-    def _notify(
-        self, status: Status, subject: str, media_type: str, size_bytes: int, sent_bytes: int = 0, text: str = ""
-    ) -> None:
-        self.wire.notices.add(
-            Notice(
-                status=status,
-                subject=subject,
-                media_type=media_type,
-                sent_bytes=sent_bytes,
-                size_bytes=size_bytes,
-                text=text,
-            )
-        )
+def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:
+    return () if users == work.alone else tuple(user for user in users if user is not work)

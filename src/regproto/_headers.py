@@ -55,7 +55,8 @@ def get(headers: Headers, name_lower: str) -> str | None:
 
 def get_all(headers: Headers, name_lower: str) -> tuple[str, ...]:
     """Every value of a header, given its name in lower case."""
-    return tuple(value for name, value in headers if name.lower() == name_lower)
+    length = len(name_lower)
+    return tuple([value for name, value in headers if len(name) == length and name.lower() == name_lower])
 
 
 @attrs.frozen(kw_only=True)

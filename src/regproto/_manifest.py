@@ -17,7 +17,7 @@ import attrs
 
 from regproto._answers import TRANSIENT, error_codes, refusal, refused, wrong_digest
 from regproto._config import Config
-from regproto._content import Digest
+from regproto._content import Descriptor, Digest
 from regproto._errors import InvalidReference
 from regproto._headers import get
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
@@ -101,7 +101,7 @@ TABLE: Final[Table] = {
         _O.BROKEN: _S.FAILED,
         _O.DROP: _S.DROPPED,
     },
-    _S.THERE: {_O.MISSING: _S.WAITING, _O.DROP: _S.DROPPED},
+    _S.THERE: {_O.DROP: _S.DROPPED},
     _S.FAILED: {},
     _S.DROPPED: {},
 }
@@ -141,6 +141,11 @@ class ManifestMachine(Machine):
         return self.manifest.descriptor.digest
 
     @property
+    def descriptor(self) -> Descriptor:
+        """What the push says of it."""
+        return self.manifest.descriptor
+
+    @property
     def reference(self) -> str:
         """The tag, or the digest."""
         return self.tag or self.digest
@@ -170,7 +175,7 @@ class ManifestMachine(Machine):
             told = get(response.headers, "docker-content-digest")
             if told == self.digest or (not told and not self.tag):
                 return Outcome.PRESENT, None
-            wrong = wrong_digest(self.describe(), "HEAD", url, response, self.digest) if not self.tag else None
+            wrong = wrong_digest(self, "HEAD", url, response, self.digest) if not self.tag else None
             return wrong or self._not_ours()
         if status == 401 or status in TRANSIENT:
             return refused(self.describe(), "HEAD", url, response)
@@ -186,7 +191,7 @@ class ManifestMachine(Machine):
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status in (200, 201, 202):
-            wrong = wrong_digest(self.describe(), "PUT", url, response, self.digest)
+            wrong = wrong_digest(self, "PUT", url, response, self.digest)
             return wrong or (Outcome.CREATED, None)
         if 400 <= status < 500 and not self.redone and error_codes(response) & _UNKNOWN_CODES:
             return Outcome.MISSING, Facts(missing=_missing(response))
@@ -208,7 +213,7 @@ class ManifestMachine(Machine):
         if outcome is Outcome.CREATED or (outcome is Outcome.PRESENT and self.state is _S.CONFIRMING):
             self.how = Status.UPLOADED
         if outcome is Outcome.MISSING:
-            self.redone = self.state in _PUTS
+            self.redone = True
         elif self.state is _S.TAGGING:
             self.refused = outcome is Outcome.REJECTED
 

@@ -6,6 +6,7 @@ from collections import deque
 
 import attrs
 
+from regproto._content import Descriptor
 from regproto._messages import Notice, Status
 
 
@@ -24,6 +25,21 @@ class Notices:
         if key not in self.newest:
             self.order.append(key)
         self.newest[key] = notice
+
+    def tell(
+        self, subject: str, descriptor: Descriptor, status: Status, sent_bytes: int = 0, text: str = ""
+    ) -> None:
+        """News of one blob or manifest, by its digest or tag."""
+        self.add(
+            Notice(
+                status=status,
+                subject=subject,
+                media_type=descriptor.media_type,
+                sent_bytes=sent_bytes,
+                size_bytes=descriptor.size,
+                text=text,
+            )
+        )
 
     def warn(self, registry: str, text: str, limit: int) -> None:
         """A registry's warning, once per text."""

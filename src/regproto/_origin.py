@@ -70,8 +70,9 @@ class Origin:
         if self.exchanges >= (config.max_exchanges if self.answered else 1) or now < self.hold_until:
             return None
         # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
-        if self.heavy and (
-            not self.body_bytes or self.body_bytes + self.heavy.first().body_bytes <= config.max_body_bytes
+        heavy, light = self.heavy, self.light
+        if heavy.turn and (
+            not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes
         ):
-            return self.heavy
-        return self.light or None
+            return heavy
+        return light if light.turn else None

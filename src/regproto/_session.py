@@ -146,9 +146,10 @@ class Session:
         if isinstance(event, (Response, Failed)):
             if event.id not in wire.in_flight:
                 raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
-            if isinstance(event, Response) and not 200 <= event.status <= 999:
-                raise LocalProtocolError(f"{event.status} is not the status of a final answer")
-            if isinstance(event, Failed) and event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
+            if isinstance(event, Response):
+                if not 200 <= event.status <= 999:
+                    raise LocalProtocolError(f"{event.status} is not the status of a final answer")
+            elif event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
                 raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
             wire.tick(now)
             found = wire.answered(event)

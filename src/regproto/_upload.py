@@ -344,7 +344,7 @@ class UploadMachine(Machine):
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
-            wrong = wrong_digest(self.describe(), "PUT", url, response, self.digest)
+            wrong = wrong_digest(self, "PUT", url, response, self.digest)
             return wrong or (Outcome.CREATED, None)
         if 200 <= status < 300:
             return Outcome.DOUBTFUL, None

@@ -48,6 +48,11 @@ class PushWork:
     """How each digest came to be there, in that order."""
     requests_before: int = 0
     bytes_before: int = 0
+    alone: tuple[PushWork, ...] = attrs.field(init=False)
+    """This push and no other: the users of most nodes, made once."""
+
+    def __attrs_post_init__(self) -> None:
+        self.alone = (self,)
 
     def result(self, registry: str, requests: int, sent_bytes: int, warnings: tuple[str, ...]) -> PushResult:
         """The result, given what the session has counted by now."""
@@ -78,11 +83,13 @@ class Node:
 
     key: Key
     machine: BlobMachine | ManifestMachine | None = None
-    """None: it was found there by an earlier push."""
+    """None once it is there: what is done holds no more than it has to."""
+    how: Status = Status.EXISTING
+    """Once it is there: how it came to be."""
     users: tuple[PushWork, ...] = ()
     goal_of: tuple[PushWork, ...] = ()
     """The users that were asked for this itself."""
-    dependents: list[Node] = attrs.field(factory=list)
+    dependents: tuple[Node, ...] = ()
     """Who counts this as missing."""
     missing: int = 0
     descended: bool = False
