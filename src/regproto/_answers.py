@@ -19,9 +19,11 @@ from regproto._errors import (
     printable,
 )
 from regproto._headers import get
-from regproto._machine import Facts, Machine, Outcome, Verdict
+from regproto._machine import Facts, Machine, Outcome, Verdict, members
 from regproto._messages import Failed, FailureKind, Response, Written
 from regproto._url import shown
+
+_O: Final = members(Outcome)
 
 TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 """Statuses that may pass by themselves."""
@@ -86,12 +88,12 @@ def refusal(what: str, method: str, url: str, response: Response, hint: str = ""
 def refused(what: str, method: str, url: str, response: Response, hint: str = "") -> Verdict:
     """The verdict for an answer nobody has a better use for: another try if it is transient, else for good."""
     error = refusal(what, method, url, response, hint)
-    return (Outcome.UNAVAILABLE if response.status in TRANSIENT else Outcome.REFUSED), Facts(error=error)
+    return (_O.UNAVAILABLE if response.status in TRANSIENT else _O.REFUSED), Facts(error=error)
 
 
 def broken(what: str, method: str, url: str, text: str) -> Verdict:
     """The verdict for an answer against the protocol."""
-    return Outcome.BROKEN, Facts(error=RemoteProtocolError(f"{what}: {method} {shown(url)}: {text}"))
+    return _O.BROKEN, Facts(error=RemoteProtocolError(f"{what}: {method} {shown(url)}: {text}"))
 
 
 def wrong_digest(machine: Machine, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
@@ -106,10 +108,10 @@ def wrong_digest(machine: Machine, method: str, url: str, response: Response, di
 def failure(failed: Failed) -> Outcome:
     """What a missing answer means before any machine looks at it."""
     if failed.kind is FailureKind.CONTENT:
-        return Outcome.CONTENT
+        return _O.CONTENT
     if failed.kind in (FailureKind.CONNECT, FailureKind.TLS, FailureKind.NOT_SENT) or failed.written is Written.NONE:
-        return Outcome.NOT_SENT
-    return Outcome.LOST
+        return _O.NOT_SENT
+    return _O.LOST
 
 
 _FAILURES: Final = {

@@ -17,10 +17,12 @@ import attrs
 from regproto._answers import refusal
 from regproto._errors import AuthenticationError, RegprotoError, RemoteProtocolError
 from regproto._headers import Challenge, parse_challenges
-from regproto._machine import Facts, Machine, Outcome, Verdict
+from regproto._machine import Facts, Machine, Outcome, Verdict, members
 from regproto._messages import Credentials, NoCredentials, Response
 from regproto._token import TokenMachine, TokenState
 from regproto._url import check_origin, origin_of, resolve, shown
+
+_O: Final = members(Outcome)
 
 CHALLENGES_MAX: Final = 3
 """401s in a row for one request: a token that had expired, one that was too narrow, and then it is a refusal."""
@@ -126,11 +128,11 @@ class Authorizer:
             return None
         if serial == 0:
             error = self._adopt(machine, response, url) if not self.scheme else None
-            return (Outcome.REFUSED, Facts(error=error)) if error else (Outcome.CHALLENGED, None)
+            return (_O.REFUSED, Facts(error=error)) if error else (_O.CHALLENGED, None)
         machine.challenges += 1
         token = self.tokens.get(machine.repository)
         if token is None or token.serial != serial or token.state is not TokenState.HELD:
-            return (Outcome.CHALLENGED, None) if machine.challenges < CHALLENGES_MAX else None
+            return (_O.CHALLENGED, None) if machine.challenges < CHALLENGES_MAX else None
         wider = self._wider(token, response)
         if machine.challenges > 1 and not wider or machine.challenges >= CHALLENGES_MAX:
             if machine.mount_source:
@@ -138,7 +140,7 @@ class Authorizer:
             return None
         token.extra_scopes = (*token.extra_scopes, *wider)
         token.lifetime_s = 0.0  # whatever it said of itself, it is not accepted any more
-        return Outcome.CHALLENGED, None
+        return _O.CHALLENGED, None
 
     def _wider(self, token: TokenMachine, response: Response) -> tuple[str, ...]:
         """The scopes an insufficient_scope challenge asks for beyond the token's."""
@@ -184,7 +186,7 @@ class Authorizer:
         if isinstance(answer, Credentials):
             token.credentials = answer
         elif answer.error:
-            return Outcome.DENIED, Facts(
+            return _O.DENIED, Facts(
                 error=AuthenticationError(f"the credentials for {shown(self.base)}: {answer.error}")
             )
-        return Outcome.KNOWN, None
+        return _O.KNOWN, None

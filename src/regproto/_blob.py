@@ -18,7 +18,7 @@ from regproto._config import Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import ContentError
 from regproto._headers import get, parse_length
-from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import BlobSlice, Body, Headers, Response, Status
 from regproto._plan import Blob, MountSource
 from regproto._url import blob_url, resolve, uploads_url, with_query
@@ -38,8 +38,9 @@ class BlobState(State):
     DROPPED = "dropped"
 
 
-_S = BlobState
-_O = Outcome
+_S: Final = members(BlobState)
+_O: Final = members(Outcome)
+_N: Final = members(Status)
 
 TABLE: Final[Table] = {
     _S.CHOOSING: {
@@ -144,11 +145,11 @@ def look_verdict(machine: Machine, response: Response, url: str, digest: Digest)
     """What the answer to a HEAD of a blob means."""
     status = response.status
     if status == 200:
-        return wrong_digest(machine, "HEAD", url, response, digest) or (Outcome.PRESENT, None)
+        return wrong_digest(machine, "HEAD", url, response, digest) or (_O.PRESENT, None)
     if status == 401 or status in TRANSIENT:
         return refused(machine.describe(), "HEAD", url, response)
     # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
-    return Outcome.ABSENT, None
+    return _O.ABSENT, None
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -224,18 +225,18 @@ class BlobMachine(Machine):
             small = self.size <= config.small_blob_bytes and takes_post is not False
             # An empty blob costs nothing to send; with a mount source at hand the HEAD may save the mount's session.
             if not small or self.candidates or not self.has_content:
-                return Outcome.LOOK
+                return _O.LOOK
         if self.candidates:
-            return Outcome.MOUNT
+            return _O.MOUNT
         if not self.has_content:
             self.error = ContentError(
                 f"{self.describe()} is not in the repository, and there is no content to push it from"
             )
-            return Outcome.CONTENT
+            return _O.CONTENT
         likely = takes_post or (takes_post is None and self.size <= config.small_blob_bytes)
         if likely and self.may_post and not self.location and self.size <= config.resumable_above_bytes:
-            return Outcome.POST
-        return Outcome.UPLOAD
+            return _O.POST
+        return _O.UPLOAD
 
     def request_for(self) -> Ask:
         if self.state is _S.MOUNTING:
@@ -265,31 +266,31 @@ class BlobMachine(Machine):
     def _classify_mount(self, response: Response, url: str) -> Verdict:
         if response.status == 201:
             wrong = wrong_digest(self, "POST", url, response, self.digest)
-            return wrong or (Outcome.CREATED, None)
+            return wrong or (_O.CREATED, None)
         if response.status == 202 and (location := get(response.headers, "location")):
-            return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
+            return _O.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
         outcome, _ = refused(self.describe(), "POST", url, response)
-        if outcome is Outcome.UNAVAILABLE:
+        if outcome is _O.UNAVAILABLE:
             return outcome, None
         # What is about this source leaves the next one to be tried; anything else is about mounting as such.
-        return (Outcome.REJECTED if response.status in (202, 401, 403, 404) else Outcome.UNABLE), None
+        return (_O.REJECTED if response.status in (202, 401, 403, 404) else _O.UNABLE), None
 
     def _classify_post(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
             wrong = wrong_digest(self, "POST", url, response, self.digest)
-            return wrong or (Outcome.CREATED, _TAKES_POST)
+            return wrong or (_O.CREATED, _TAKES_POST)
         if status == 202:
             location = get(response.headers, "location")
             if not location:
                 return broken(self.describe(), "POST", url, "answered 202 without a Location for the upload session")
-            return Outcome.STARTED, Facts(
+            return _O.STARTED, Facts(
                 location=resolve(url, location), chunk_min_bytes=_chunk_min(response), single_post=False
             )
         if status in SINGLE_POST_REFUSALS:
             # A digest that is refused says nothing about the way it was sent; nor does one body that is too large.
             about_content = status in (413, 416) or error_codes(response) & _CONTENT_CODES
-            return Outcome.REJECTED, Facts(single_post=None if about_content else False)
+            return _O.REJECTED, Facts(single_post=None if about_content else False)
         return refused(self.describe(), "POST", url, response)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
@@ -299,16 +300,16 @@ class BlobMachine(Machine):
             self._absorb_mount(outcome)
         elif state is _S.POSTING:
             if outcome is _O.CREATED:
-                self.how = Status.UPLOADED
+                self.how = _N.UPLOADED
             elif outcome is not _O.CHALLENGED and outcome is not _O.NOT_SENT:
                 self.may_post = False
                 self.looked = True
         elif state is _S.UPLOADING:
-            self.how = Status.UPLOADED
+            self.how = _N.UPLOADED
         else:
             self.looked = True
             if state is _S.CONFIRMING:
-                self.how = Status.UPLOADED
+                self.how = _N.UPLOADED
         if facts is not None and facts.location:
             self.location = facts.location
             self.chunk_min_bytes = facts.chunk_min_bytes
@@ -317,7 +318,7 @@ class BlobMachine(Machine):
         if outcome is _O.CREATED:
             source = self.candidates[0]
             self.mounted_from = source.repository if source else "another repository"
-            self.how = Status.MOUNTED
+            self.how = _N.MOUNTED
         elif outcome in (_O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
             self.candidates = self.candidates[1:]
         elif outcome in (_O.GAVE_UP, _O.UNABLE):
@@ -331,5 +332,5 @@ def _chunk_min(response: Response) -> int:
 def content_refused(what: str, method: str, url: str, response: Response) -> Verdict | None:
     """The verdict for an answer that says the content is not what its digest says; None for any other."""
     if response.status in (400, 422) and error_codes(response) & _CONTENT_CODES:
-        return Outcome.REJECTED, Facts(error=refusal(what, method, url, response))
+        return _O.REJECTED, Facts(error=refusal(what, method, url, response))
     return None

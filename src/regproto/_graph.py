@@ -16,15 +16,17 @@ from regproto._blob import BlobMachine, BlobState
 from regproto._config import KNOWN_MAX, MOUNT_SOURCES_MAX, Config
 from regproto._content import Digest
 from regproto._errors import RegprotoError, TransportError
-from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance
+from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
 from regproto._manifest import ManifestMachine, ManifestState
-from regproto._messages import Notice, PushOutcome, Status
+from regproto._messages import PushOutcome, Status
 from regproto._plan import Blob
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
 from regproto._work import Key, Node, PushWork
 
+_O: Final = members(Outcome)
+_N: Final = members(Status)
 _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
 _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
@@ -54,7 +56,7 @@ class Graph:
         plan = work.plan
         self.pushes[work.id] = work
         for descriptor in plan.skipped:
-            self.wire.notices.tell(descriptor.digest, descriptor, Status.SKIPPED)
+            self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         named = {d.digest for m in plan.manifests for d in m.names()}
         goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
         if plan.root is not None:
@@ -80,7 +82,7 @@ class Graph:
                 self._make_machine(work, node)
             else:
                 node.there = True
-                work.found.setdefault(digest, Status.EXISTING)
+                work.found.setdefault(digest, _N.EXISTING)
         else:
             self._join(work, node)
         return node
@@ -155,12 +157,12 @@ class Graph:
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
         if machine.doomed:
             machine.doomed, machine.delay_s = False, 0.0
-            if Outcome.DROP in machine.TABLE[machine.state]:
-                self.advance(machine, (Outcome.DROP, None))
+            if _O.DROP in machine.TABLE[machine.state]:
+                self.advance(machine, (_O.DROP, None))
                 return
         if isinstance(machine, UploadMachine):
             self._tell_owner(machine, outcome)
-        elif outcome is Outcome.MISSING and isinstance(machine, ManifestMachine) and facts is not None:
+        elif outcome is _O.MISSING and isinstance(machine, ManifestMachine) and facts is not None:
             self._redo(machine, facts.missing)
         self._rest(machine)
 
@@ -190,7 +192,7 @@ class Graph:
         if blob.location:
             facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
-            self.advance(upload, (Outcome.STARTED, facts))
+            self.advance(upload, (_O.STARTED, facts))
         else:
             self._rest(upload)
 
@@ -200,7 +202,7 @@ class Graph:
         if not node.descended and (node.key.repository, node.key.digest) not in self.known:
             self._descend(node)
         elif not node.missing:
-            self.advance(machine, (Outcome.READY, None))
+            self.advance(machine, (_O.READY, None))
 
     def _descend(self, node: Node) -> None:
         node.descended = True
@@ -219,7 +221,7 @@ class Graph:
     def _one_less(self, node: Node) -> None:
         node.missing -= 1
         if not node.missing and node.machine is not None and node.machine.state is ManifestState.WAITING:
-            self.advance(node.machine, (Outcome.READY, None))
+            self.advance(node.machine, (_O.READY, None))
 
     def _redo(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
         """The registry does not have what was found there: push that anew."""
@@ -250,18 +252,18 @@ class Graph:
         state = upload.state
         if state is UploadState.DONE:
             upload.owner = None
-            self.advance(blob, (Outcome.UPLOADED, None))
+            self.advance(blob, (_O.UPLOADED, None))
         elif state is UploadState.LOST:
             upload.owner = None
             blob.sessions_lost += 1
-            blob.rejections += outcome is Outcome.REJECTED
+            blob.rejections += outcome is _O.REJECTED
             blob.chunk_bytes = upload.chunk_bytes
             if blob.rejections > 1 or blob.sessions_lost >= self.config.attempts:
                 self._upload_failed(blob, upload)
             else:
                 why = str(upload.error or "the upload session was lost")
-                self.wire.notices.tell(blob.digest, blob.descriptor, Status.RESTARTED, text=why)
-                self.advance(blob, (Outcome.SESSION_LOST, None))
+                self.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
+                self.advance(blob, (_O.SESSION_LOST, None))
         elif state in _GIVING_BACK or state is UploadState.ABANDONED:
             upload.owner = None
             self._upload_failed(blob, upload)
@@ -269,7 +271,7 @@ class Graph:
     def _upload_failed(self, blob: BlobMachine, upload: UploadMachine) -> None:
         error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
         blob.content_failed = upload.content_failed
-        self.advance(blob, (Outcome.FAILED, Facts(error=error)))
+        self.advance(blob, (_O.FAILED, Facts(error=error)))
 
     def _give_back(self, blob: BlobMachine) -> None:
         """Delete a session that a blob was given and does not need."""
@@ -308,7 +310,7 @@ class Graph:
         node.there, node.how, node.machine = True, how, None
         for user in node.users:
             user.found.setdefault(node.key.digest, how)
-        sent_bytes = descriptor.size if how is Status.UPLOADED else 0
+        sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
         self._remember(node.key)
@@ -333,7 +335,7 @@ class Graph:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
         machine = node.machine
         assert machine is not None and machine.error is not None
-        self.wire.notices.tell(machine.reference, machine.descriptor, Status.FAILED, text=str(machine.error))
+        self.wire.notices.tell(machine.reference, machine.descriptor, _N.FAILED, text=str(machine.error))
         heirs: tuple[PushWork, ...] = ()
         if isinstance(machine, BlobMachine) and machine.content_failed:
             ours = machine.blob
@@ -388,7 +390,7 @@ class Graph:
                     self.wire.abort(stopped)
             else:
                 stopped.delay_s = 0.0
-                self.advance(stopped, (Outcome.DROP, None))
+                self.advance(stopped, (_O.DROP, None))
 
     def _outlive(self, machine: Machine, work: PushWork) -> None:
         """A push is not reported before this machine has ended."""
@@ -423,7 +425,7 @@ class Graph:
             self._forget(token)
 
     def _forget(self, token: TokenMachine) -> None:
-        self.wire.advance_token(token, (Outcome.DROP, None))
+        self.wire.advance_token(token, (_O.DROP, None))
         del self.wire.auth.tokens[token.repository]
 
     def _wanted(self, token: TokenMachine) -> bool:
@@ -448,7 +450,7 @@ class Graph:
             blob = machine.owner or machine
             sent_bytes += machine.offset
         if isinstance(blob, BlobMachine):
-            self.wire.notices.tell(blob.digest, blob.descriptor, Status.UPLOADING, sent_bytes)
+            self.wire.notices.tell(blob.digest, blob.descriptor, _N.UPLOADING, sent_bytes)
 
 
 def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:

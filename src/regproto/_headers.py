@@ -145,8 +145,11 @@ def parse_challenges(headers: Headers) -> tuple[Challenge, ...]:
 
 def parse_warnings(headers: Headers) -> tuple[str, ...]:
     """The texts of all `Warning: 299 - "..."` headers (distribution-spec, "Warnings"), printable, bounded."""
+    values = get_all(headers, "warning")
+    if not values:
+        return ()
     texts: list[str] = []
-    for value in get_all(headers, "warning"):
+    for value in values:
         position = 0
         value = value[:VALUE_MAX]
         while match := _WARNING.match(value, position):

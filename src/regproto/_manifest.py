@@ -20,7 +20,7 @@ from regproto._config import Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import InvalidReference
 from regproto._headers import get
-from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response, Status
 from regproto._plan import Manifest
 from regproto._url import manifest_url
@@ -40,8 +40,8 @@ class ManifestState(State):
     DROPPED = "dropped"
 
 
-_S = ManifestState
-_O = Outcome
+_S: Final = members(ManifestState)
+_O: Final = members(Outcome)
 
 TABLE: Final[Table] = {
     _S.LOOKING: {
@@ -174,7 +174,7 @@ class ManifestMachine(Machine):
         if status == 200:
             told = get(response.headers, "docker-content-digest")
             if told == self.digest or (not told and not self.tag):
-                return Outcome.PRESENT, None
+                return _O.PRESENT, None
             wrong = wrong_digest(self, "HEAD", url, response, self.digest) if not self.tag else None
             return wrong or self._not_ours()
         if status == 401 or status in TRANSIENT:
@@ -185,37 +185,37 @@ class ManifestMachine(Machine):
         # After a refusal that an immutable tag would explain, a tag that is not ours means: refused, in the
         # PUT's words.
         if self.state is _S.CONFIRMING and self.refused:
-            return Outcome.REJECTED, None
-        return Outcome.ABSENT, None
+            return _O.REJECTED, None
+        return _O.ABSENT, None
 
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status in (200, 201, 202):
             wrong = wrong_digest(self, "PUT", url, response, self.digest)
-            return wrong or (Outcome.CREATED, None)
+            return wrong or (_O.CREATED, None)
         if 400 <= status < 500 and not self.redone and error_codes(response) & _UNKNOWN_CODES:
-            return Outcome.MISSING, Facts(missing=_missing(response))
+            return _O.MISSING, Facts(missing=_missing(response))
         outcome, facts = refused(self.describe(), "PUT", url, response)
         if self.tag and status in _TAG_REFUSALS:
-            return Outcome.REJECTED, facts
+            return _O.REJECTED, facts
         if status == 413:
             hint = f"the registry takes no manifest of {len(self.manifest.content)} bytes"
-            return Outcome.REFUSED, Facts(error=refusal(self.describe(), "PUT", url, response, hint))
+            return _O.REFUSED, Facts(error=refusal(self.describe(), "PUT", url, response, hint))
         return outcome, facts
 
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
-        return Outcome.TAG if self.tag else Outcome.PUT
+        return _O.TAG if self.tag else _O.PUT
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
-        if self.state is _S.CONFIRMING and outcome is Outcome.REJECTED:
+        if self.state is _S.CONFIRMING and outcome is _O.REJECTED:
             return  # the error stays the PUT's
         Machine.absorb(self, outcome, facts)
-        if outcome is Outcome.CREATED or (outcome is Outcome.PRESENT and self.state is _S.CONFIRMING):
+        if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is _S.CONFIRMING):
             self.how = Status.UPLOADED
-        if outcome is Outcome.MISSING:
+        if outcome is _O.MISSING:
             self.redone = True
         elif self.state is _S.TAGGING:
-            self.refused = outcome is Outcome.REJECTED
+            self.refused = outcome is _O.REJECTED
 
 
 def _missing(response: Response) -> tuple[Digest, ...]:

@@ -21,16 +21,17 @@ class Notices:
 
     def add(self, notice: Notice) -> None:
         """Put a notice in, or in place of the waiting one of its subject."""
-        key = notice.subject if notice.status is not Status.WARNING else notice.text
+        self._put(notice.subject, notice)
+
+    def _put(self, key: str, notice: Notice) -> None:
         if key not in self.newest:
             self.order.append(key)
         self.newest[key] = notice
 
-    def tell(
-        self, subject: str, descriptor: Descriptor, status: Status, sent_bytes: int = 0, text: str = ""
-    ) -> None:
+    def tell(self, subject: str, descriptor: Descriptor, status: Status, sent_bytes: int = 0, text: str = "") -> None:
         """News of one blob or manifest, by its digest or tag."""
-        self.add(
+        self._put(
+            subject,
             Notice(
                 status=status,
                 subject=subject,
@@ -38,14 +39,14 @@ class Notices:
                 sent_bytes=sent_bytes,
                 size_bytes=descriptor.size,
                 text=text,
-            )
+            ),
         )
 
     def warn(self, registry: str, text: str, limit: int) -> None:
         """A registry's warning, once per text."""
         if text not in self.warned and len(self.warned) < limit:
             self.warned[text] = None
-            self.add(Notice(status=Status.WARNING, subject=registry, text=text))
+            self._put(text, Notice(status=Status.WARNING, subject=registry, text=text))
 
     def take(self) -> Notice | None:
         """The next notice, if there is one."""

@@ -71,8 +71,6 @@ class Origin:
             return None
         # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
         heavy, light = self.heavy, self.light
-        if heavy.turn and (
-            not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes
-        ):
+        if heavy.turn and (not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes):
             return heavy
         return light if light.turn else None

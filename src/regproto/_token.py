@@ -21,7 +21,7 @@ import attrs
 from regproto._answers import refused
 from regproto._config import TOKEN_BODY_MAX_BYTES, TOKEN_LIFETIME_MAX_S, TOKEN_LIFETIME_MIN_S, Config
 from regproto._errors import AuthenticationError, RemoteProtocolError
-from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Credentials, Headers, Response
 from regproto._url import shown
 
@@ -37,8 +37,8 @@ class TokenState(State):
     DENIED = "denied"
 
 
-_S = TokenState
-_O = Outcome
+_S: Final = members(TokenState)
+_O: Final = members(Outcome)
 
 TABLE: Final[Table] = {
     _S.NEEDING: {_O.KNOWN: _S.CHOOSING, _O.DENIED: _S.DENIED, _O.DROP: _S.DENIED},
@@ -143,18 +143,18 @@ class TokenMachine(Machine):
                 self.error = AuthenticationError(
                     f"{shown(self.base)} wants a user and a password: log in, or give --username and --password-stdin"
                 )
-                return Outcome.DENIED
+                return _O.DENIED
             return self._use(basic(known.username, known.password))
         if known is not None and known.identity_token:
-            return Outcome.EXCHANGE
-        return Outcome.FETCH
+            return _O.EXCHANGE
+        return _O.FETCH
 
     def _use(self, header: str) -> Outcome:
         if header == self.header:
             self.error = AuthenticationError(f"{shown(self.base)} does not accept the credentials given: log in again")
-            return Outcome.DENIED
+            return _O.DENIED
         self._hold(header, float("inf"))
-        return Outcome.USE
+        return _O.USE
 
     def _hold(self, header: str, lifetime_s: float) -> None:
         self.header = header
@@ -200,13 +200,13 @@ class TokenMachine(Machine):
         if status == 200:
             return self._read(response, method, url)
         if self.state is _S.EXCHANGING and status in _POST_REFUSALS:
-            return Outcome.REJECTED, None
+            return _O.REJECTED, None
         outcome, facts = refused(
             self.describe(), method, url, response, "check the credentials and what they may push to"
         )
         narrowable = self.covers_sources() or self.extra_scopes
-        if outcome is Outcome.REFUSED and narrowable:
-            return Outcome.NARROWED, None
+        if outcome is _O.REFUSED and narrowable:
+            return _O.NARROWED, None
         return outcome, facts
 
     def covers_sources(self) -> bool:
@@ -222,19 +222,19 @@ class TokenMachine(Machine):
             token = lifetime = None
         if not isinstance(token, str) or not _is_token(token) or response.truncated:
             text = f"{self.describe()}: {method} {shown(url)} was answered without a usable token"
-            return Outcome.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
+            return _O.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
         if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool):
             lifetime = TOKEN_LIFETIME_MIN_S
         lifetime_s = float(min(max(lifetime, TOKEN_LIFETIME_MIN_S), TOKEN_LIFETIME_MAX_S))
-        return Outcome.GRANTED, Facts(token=token, lifetime_s=lifetime_s)
+        return _O.GRANTED, Facts(token=token, lifetime_s=lifetime_s)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         Machine.absorb(self, outcome, facts)
-        if outcome is Outcome.GRANTED:
+        if outcome is _O.GRANTED:
             assert facts is not None
             self.error = None
             self._hold("Bearer " + facts.token, facts.lifetime_s)
-        elif outcome is Outcome.NARROWED:
+        elif outcome is _O.NARROWED:
             self.refused_sources |= frozenset(self.sources)
             self.extra_scopes = ()
 

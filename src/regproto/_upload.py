@@ -18,7 +18,7 @@ from regproto._blob import OCTETS, START_HEADERS, blob_body, content_refused, lo
 from regproto._config import Config
 from regproto._content import Digest
 from regproto._headers import get, parse_length, parse_range
-from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response
 from regproto._plan import Blob
 from regproto._url import blob_url, resolve, uploads_url, with_query
@@ -41,8 +41,8 @@ class UploadState(State):
     ABANDONED = "abandoned"
 
 
-_S = UploadState
-_O = Outcome
+_S: Final = members(UploadState)
+_O: Final = members(Outcome)
 
 TABLE: Final[Table] = {
     _S.STARTING: {
@@ -248,10 +248,10 @@ class UploadMachine(Machine):
         if self.chunk_bytes is None:
             self.chunk_bytes = config.chunk_bytes
         if self.offset >= self.size:
-            return Outcome.COMMIT
+            return _O.COMMIT
         if self.offset or self.resumed or self.chunk_bytes or self.size > config.resumable_above_bytes:
-            return Outcome.PATCH
-        return Outcome.PUT
+            return _O.PATCH
+        return _O.PUT
 
     def _piece(self) -> int:
         rest = self.size - self.offset
@@ -301,14 +301,14 @@ class UploadMachine(Machine):
                 return self._classify_put(response, url)
             case _S.VERIFYING:
                 verdict = look_verdict(self, response, url, self.digest)
-                if verdict[0] is not Outcome.ABSENT:
+                if verdict[0] is not _O.ABSENT:
                     return verdict
                 if not self.gone:
-                    return Outcome.NOT_YET, None
-                return (Outcome.UNSURE if self._may_be_at_it() else Outcome.GONE), None
+                    return _O.NOT_YET, None
+                return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
             case _S.DISCARDING:
                 stale = response.status == 416 and self.discards < 2
-                return (Outcome.LOOK if stale else Outcome.DELETED), None
+                return (_O.LOOK if stale else _O.DELETED), None
             case _:
                 return self._classify_status(response, url)
 
@@ -318,7 +318,7 @@ class UploadMachine(Machine):
             if not location:
                 return broken(self.describe(), "POST", url, "answered 202 without a Location for the upload session")
             minimum = parse_length(get(response.headers, "oci-chunk-min-length")) or 0
-            return Outcome.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=minimum)
+            return _O.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=minimum)
         if 200 <= response.status < 300:
             return broken(self.describe(), "POST", url, f"answered {response.status} where 202 opens an upload session")
         return refused(self.describe(), "POST", url, response)
@@ -336,20 +336,20 @@ class UploadMachine(Machine):
             # count is kept, and the digest decides.
             if told is not None and not told.ambiguous and self.offset < told.offset < self.sent:
                 offset = told.offset
-            return Outcome.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
+            return _O.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
         if status == 413 and self._may_halve():
-            return Outcome.TOO_LARGE, None
+            return _O.TOO_LARGE, None
         return self._classify_common(response, "PATCH", url)
 
     def _classify_put(self, response: Response, url: str) -> Verdict:
         status = response.status
         if status == 201:
             wrong = wrong_digest(self, "PUT", url, response, self.digest)
-            return wrong or (Outcome.CREATED, None)
+            return wrong or (_O.CREATED, None)
         if 200 <= status < 300:
-            return Outcome.DOUBTFUL, None
+            return _O.DOUBTFUL, None
         if status == 413 and self.state is _S.PUTTING and self._may_halve():
-            return Outcome.TOO_LARGE, None
+            return _O.TOO_LARGE, None
         return content_refused(self.describe(), "PUT", url, response) or self._classify_common(response, "PUT", url)
 
     def _classify_common(self, response: Response, method: str, url: str) -> Verdict:
@@ -361,14 +361,14 @@ class UploadMachine(Machine):
                 response,
                 "the registry does not know the upload session any more",
             )
-            return Outcome.GONE, facts
+            return _O.GONE, facts
         if response.status == 416:
             told = parse_range(get(response.headers, "range"))
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
             if told is None or told.ambiguous or not self.best < told.offset <= self.size or told.offset == self.offset:
-                return Outcome.STALE, None
+                return _O.STALE, None
             location = get(response.headers, "location")
-            return Outcome.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
+            return _O.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
         return refused(self.describe(), method, url, response)
 
     def _classify_status(self, response: Response, url: str) -> Verdict:
@@ -378,16 +378,16 @@ class UploadMachine(Machine):
             facts = Facts(location=resolve(url, location) if location else "")
             told = parse_range(get(response.headers, "range"))
             if told is None or told.offset > self.size:
-                return (Outcome.GONE, None) if self.useless else (Outcome.USELESS, facts)
+                return (_O.GONE, None) if self.useless else (_O.USELESS, facts)
             # "0-0" is one byte or none (distribution sends it for an empty session): none costs one byte at most.
-            return Outcome.TOLD, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
+            return _O.TOLD, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
         if status in TRANSIENT:
             return refused(self.describe(), "GET", url, response)
         if status == 404 and self._may_be_at_it():
-            return Outcome.UNSURE, None
+            return _O.UNSURE, None
         if self.offset and not self.useless and not error_codes(response) & _SESSION_CODES:
-            return Outcome.USELESS, None  # public ECR has no status; our own count may be right
-        return Outcome.GONE, None
+            return _O.USELESS, None  # public ECR has no status; our own count may be right
+        return _O.GONE, None
 
     def _may_be_at_it(self) -> bool:
         """Whether a registry that knows neither the blob nor its session may still be finalising it."""

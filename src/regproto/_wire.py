@@ -31,6 +31,7 @@ from regproto._machine import (
     Place,
     Verdict,
     advance,
+    members,
 )
 from regproto._messages import (
     Abort,
@@ -55,6 +56,10 @@ from regproto._origin import Lanes, Origin
 from regproto._retry import Jitter, backoff_s
 from regproto._token import TokenMachine, TokenState
 from regproto._url import check_origin, origin_of, resolve, shown
+
+_O: Final = members(Outcome)
+_P: Final = members(Place)
+_G: Final = members(Gate)
 
 ORIGINS_MAX: Final = 64
 """Hosts one session may be led to: a registry uses two or three; more is one leading us around."""
@@ -99,6 +104,10 @@ class Wire:
     now: float
     prefix: str = attrs.field(init=False)
     agent: Headers = attrs.field(init=False)
+    home: Origin = attrs.field(init=False)
+    """The registry's own."""
+    first_limit: tuple[str, float] = attrs.field(init=False)
+    """What every exchange is held to at first."""
     journal: list[Edge] | None = None
     notices: Notices = attrs.field(factory=Notices)
     origins: dict[str, Origin] = attrs.field(factory=dict)
@@ -117,6 +126,11 @@ class Wire:
     def __attrs_post_init__(self) -> None:
         self.prefix = self.base + "/"
         self.agent = (("User-Agent", self.config.user_agent),)
+        self.home = self.origins[self.auth.origin] = Origin(self.auth.origin)
+        whole_s, connect_s = self.config.exchange_timeout_s, self.config.connect_timeout_s
+        self.first_limit = ("no connection", connect_s)
+        if whole_s is not None and whole_s < connect_s:
+            self.first_limit = ("not over", whole_s)
 
     # --- towards the driver ---
 
@@ -126,8 +140,8 @@ class Wire:
             self.now = now
         while self.timers and self.timers[0][0] <= self.now:
             due, _, machine = heapq.heappop(self.timers)
-            if machine.place is Place.DELAYED and machine.due == due:
-                machine.place = Place.IDLE
+            if machine.place is _P.DELAYED and machine.due == due:
+                machine.place = _P.IDLE
                 self.enqueue(machine)
         if self.next_deadline <= self.now:
             self._expire()
@@ -140,18 +154,18 @@ class Wire:
             while (lanes := origin.ready(self.config, self.now)) is not None:
                 machine = lanes.first()
                 if machine.state not in machine.ASKS:
-                    lanes.pop().place = Place.IDLE  # dropped while it was queued
+                    lanes.pop().place = _P.IDLE  # dropped while it was queued
                     continue
-                gate = self.auth.gate(machine, self.now) if self.auth.scheme else Gate.OPEN
-                if gate is Gate.WAIT:
+                gate = self.auth.gate(machine, self.now) if self.auth.scheme else _G.OPEN
+                if gate is _G.WAIT:
                     self._park(lanes, machine.repository)
                     if self.urgent:
                         return self.urgent.popleft()
                     continue
                 lanes.pop()
-                if gate is Gate.DENIED:
-                    machine.place = Place.IDLE
-                    return machine, (Outcome.DENIED, None)
+                if gate is _G.DENIED:
+                    machine.place = _P.IDLE
+                    return machine, (_O.DENIED, None)
                 if machine.redirect is not None:
                     return self._send(machine, *machine.redirect)
                 ask = machine.request_for()
@@ -172,13 +186,15 @@ class Wire:
         self.next_id += 1
         value, serial = self.auth.header_for(machine, origin.name)
         size = body_size(ask.body)
-        limit = ("no connection", self.config.connect_timeout_s)
-        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, now + limit[1], limit)
-        self._hasten(exchange)
+        limit = self.first_limit
+        deadline = now + limit[1]
+        if deadline < self.next_deadline:
+            self.next_deadline = deadline
+        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, deadline, limit)
         origin.exchanges += 1
         origin.body_bytes += size
         self.requests += 1
-        machine.place = Place.IN_FLIGHT
+        machine.place = _P.IN_FLIGHT
         self.in_flight[number] = exchange
         machine.exchange = exchange
         headers = ask.headers + self.agent
@@ -198,23 +214,25 @@ class Wire:
 
     def enqueue(self, machine: Machine) -> None:
         """A machine has a request to make, at once or after its delay."""
-        if machine.place is Place.QUEUED:
+        if machine.place is _P.QUEUED:
             return
         if machine.delay_s:
-            machine.place = Place.DELAYED
+            machine.place = _P.DELAYED
             machine.due = self.now + machine.delay_s
             machine.delay_s = 0.0
             self.next_id += 1
             heapq.heappush(self.timers, (machine.due, self.next_id, machine))
             return
-        machine.place = Place.QUEUED
+        machine.place = _P.QUEUED
         origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
         lanes = origin.heavy if machine.body_bytes else origin.light
         lanes.add(machine.lane, machine)
 
     def _origin_at(self, url: str) -> Origin:
         """The origin a URL leads to: nearly always the registry's own."""
-        name = self.auth.origin if url is self.base or url.startswith(self.prefix) else origin_of(url)
+        if url is self.base or url.startswith(self.prefix):
+            return self.home
+        name = origin_of(url)
         origin = self.origins.get(name)
         if origin is None:
             origin = self.origins[name] = Origin(name)
@@ -224,7 +242,8 @@ class Wire:
         """Judge where an answer leads to."""
         check_origin(self.base, url, self.auth.trust)
         if len(self.origins) >= ORIGINS_MAX and origin_of(url) not in self.origins:
-            idle = [n for n, o in self.origins.items() if not (o.exchanges or o.light or o.heavy)]
+            spare = [o for o in self.origins.values() if o is not self.home]
+            idle = [o.name for o in spare if not (o.exchanges or o.light or o.heavy)]
             if not idle:
                 raise RemoteProtocolError(f"the registry leads to more than {ORIGINS_MAX} hosts at once")
             del self.origins[idle[0]]
@@ -267,7 +286,7 @@ class Wire:
         origin.exchanges -= 1
         origin.body_bytes -= exchange.size
         machine.exchange = None
-        machine.place = Place.IDLE
+        machine.place = _P.IDLE
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
@@ -288,7 +307,7 @@ class Wire:
                     self._admit(facts.location)
         except RemoteProtocolError as error:
             verdict = (
-                Outcome.BROKEN,
+                _O.BROKEN,
                 Facts(
                     error=RemoteProtocolError(
                         f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}: {error}"
@@ -320,10 +339,10 @@ class Wire:
     def _failed(self, exchange: Exchange, failed: Failed) -> Verdict:
         machine, outcome = exchange.machine, failure(failed)
         error = failure_error(machine.describe(), exchange.ask.method, exchange.url, failed, exchange.aborted)
-        if outcome is Outcome.CONTENT:
+        if outcome is _O.CONTENT:
             return outcome, Facts(error=error)
         if failed.kind is FailureKind.TLS:
-            return Outcome.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
+            return _O.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
         facts = Facts(error=error, cut=failed.written is not Written.ALL)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
             machine.stale_connection = (
@@ -341,9 +360,9 @@ class Wire:
             if error is None:
                 what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
                 error = TransportError(f"{what} got nowhere in {machine.faults} tries")
-            unable = outcome is Outcome.UNAVAILABLE and Outcome.UNABLE in machine.TABLE[machine.state]
+            unable = outcome is _O.UNAVAILABLE and _O.UNABLE in machine.TABLE[machine.state]
             patient = at_least_s <= self.config.retry_after_max_s
-            return (Outcome.UNABLE if unable and patient else Outcome.GAVE_UP), Facts(error=error)
+            return (_O.UNABLE if unable and patient else _O.GAVE_UP), Facts(error=error)
         if outcome in DELAYED and not machine.doomed:
             machine.delay_s = max(backoff_s(self.config, machine.faults, self.jitter), at_least_s)
             self.notices.add(
@@ -393,7 +412,7 @@ class Wire:
         token = self.auth.token_for(repository)
         if token.state is TokenState.HELD:
             token.sources = self.auth.sources.get(repository, ())
-            self.advance_token(token, (Outcome.SPENT, None))
+            self.advance_token(token, (_O.SPENT, None))
         elif token.state is TokenState.NEEDING and token not in self.keychain.values():
             self.keychain[self.next_id] = token
             self.urgent.append(NeedCredentials(id=self.next_id, registry=self.registry, repository=repository))
@@ -401,7 +420,7 @@ class Wire:
 
     def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
         """Take an outcome to a token; once it is settled, whoever waited for it goes on."""
-        if verdict[0] is Outcome.GRANTED:
+        if verdict[0] is _O.GRANTED:
             token.asked_at = self.now
         advance(token, *verdict, self.knowledge, self.config, self.journal)
         if token.state in token.ASKS:
