@@ -13,13 +13,14 @@ from typing import Final
 import attrs
 
 from regproto._blob import BlobMachine, BlobState
-from regproto._config import KNOWN_MAX, MOUNT_SOURCES_MAX, Config
+from regproto._config import KNOWN_MAX, Config
 from regproto._content import Digest
 from regproto._errors import RegprotoError, TransportError
 from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
+from regproto._making import discarding, machine_for, upload_for
 from regproto._manifest import ManifestMachine, ManifestState
 from regproto._messages import PushOutcome, Status
-from regproto._plan import Blob
+from regproto._pushes import Pushes
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
@@ -42,19 +43,20 @@ class Graph:
     base: str
     config: Config
     wire: Wire
+    pushes: Pushes
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    known: dict[tuple[str, Digest], None] = attrs.field(factory=dict)
-    """Digests known to be in a repository, oldest first."""
-    pushes: dict[int, PushWork] = attrs.field(factory=dict)
-    ended: deque[PushWork] = attrs.field(factory=deque)
-    """Pushes that are over and have nothing in flight, to be reported."""
+    """What is not there yet, and tags."""
+    known: set[tuple[str, Digest]] = attrs.field(factory=set)
+    """Digests known to be in a repository."""
+    known_in_order: deque[tuple[str, Digest]] = attrs.field(factory=deque)
+    """The same, oldest first."""
 
     # --- beginning ---
 
     def begin(self, work: PushWork) -> None:
         """Start a push: its root under each of its tags, and whatever no manifest of it names."""
         plan = work.plan
-        self.pushes[work.id] = work
+        self.pushes.under_way[work.id] = work
         for descriptor in plan.skipped:
             self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         named = {d.digest for m in plan.manifests for d in m.names()}
@@ -65,81 +67,58 @@ class Graph:
             node = self._need(work, digest, tag)
             if work.outcome is not None:
                 return
-            if not node.there:
+            if node is not None:
                 node.goal_of += work.alone
                 work.goals += 1
         self._reached(work)
 
-    def _need(self, work: PushWork, digest: Digest, tag: str = "") -> Node:
-        """The node of something a push needs, with a machine at work on it unless it is there."""
-        absent = work.plan.absent if digest in work.manifests else _NOTHING
-        key = Key(work.plan.repository, digest, tag, absent)
+    def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool = False) -> Node | None:
+        """The node of something a push needs, with a machine at work on it; None if it is there."""
+        repository = work.plan.repository
+        key = (repository, digest, tag, work.plan.absent if digest in work.manifests else _NOTHING)
         node = self.nodes.get(key)
-        if node is None:
-            node = self.nodes[key] = Node(key=key)
+        if node is not None:
             self._join(work, node)
-            if tag or (key.repository, digest) not in self.known:
-                self._make_machine(work, node)
-            else:
-                node.there = True
-                work.found.setdefault(digest, _N.EXISTING)
-        else:
-            self._join(work, node)
+            return None if node.there else node
+        if not tag and (digest in work.found or (repository, digest) in self.known):
+            work.found.setdefault(digest, _N.EXISTING)
+            return None
+        node = self.nodes[key] = work.nodes[key] = Node(key=key, users=work.alone)
+        self._set_to_work(work, node, looked)
         return node
 
     def _join(self, work: PushWork, node: Node) -> None:
-        """A push needs a node, and so whatever it stands on."""
+        """One more push needs a node, and so whatever it stands on."""
         if node.key in work.nodes:
             return
         work.nodes[node.key] = node
         node.users += work.alone
         if node.there:
-            work.found.setdefault(node.key.digest, node.how)
+            work.found.setdefault(node.digest, _N.EXISTING)
         elif node.descended:
             self._need_names(work, node)
 
     def _names(self, work: PushWork, node: Node) -> list[Digest]:
         """What a manifest names and the push brings."""
-        return [d.digest for d in work.manifests[node.key.digest].names() if d.digest not in node.key.absent]
+        return [d.digest for d in work.manifests[node.digest].names() if d.digest not in node.absent]
 
     def _need_names(self, work: PushWork, node: Node) -> list[Node]:
-        """The nodes of what a manifest names; not all of them if the push comes to an end on the way."""
+        """The nodes of what a manifest names and is not there; not all if the push comes to an end on the way."""
         children = []
         for digest in self._names(work, node):
             if work.outcome is not None:
                 break
-            children.append(self._need(work, digest))
+            child = self._need(work, digest)
+            if child is not None:
+                children.append(child)
         return children
 
-    def _make_machine(self, work: PushWork, node: Node, looked: bool = False) -> None:
-        manifest = work.manifests.get(node.key.digest)
-        if manifest is None:
-            node.machine = self._blob_machine(work, node, work.blobs[node.key.digest], looked)
-            self.advance(node.machine, (node.machine.decide(self.wire.knowledge, self.config), None))
-            return
-        look = self.config.check_existing and not looked
-        node.machine = ManifestMachine(
-            base=self.base,
-            repository=work.plan.repository,
-            manifest=manifest,
-            tag=node.key.tag,
-            lane=work.id,
-            node=node,
-            state=ManifestState.LOOKING if look else ManifestState.WAITING,
-        )
-        self._rest(node.machine)
-
-    def _blob_machine(self, work: PushWork, node: Node, blob: Blob, looked: bool) -> BlobMachine:
-        candidates = (*blob.mount_from, *((None,) if self.config.anonymous_mount else ()))
-        return BlobMachine(
-            base=self.base,
-            repository=work.plan.repository,
-            blob=blob,
-            lane=work.id,
-            node=node,
-            candidates=candidates[:MOUNT_SOURCES_MAX],
-            looked=looked,
-        )
+    def _set_to_work(self, work: PushWork, node: Node, looked: bool) -> None:
+        machine = node.machine = machine_for(self.base, self.config, work, node, looked)
+        if machine.state in machine.DECIDES:
+            self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
+        else:
+            self._rest(machine)
 
     # --- moving ---
 
@@ -147,7 +126,7 @@ class Graph:
         """Take an outcome to a machine, and what follows from the state it comes to rest in to everyone concerned."""
         outcome, facts = verdict
         if isinstance(machine, TokenMachine):
-            self._advance_token(machine, verdict)
+            self.pushes.advance_token(machine, verdict)
             return
         if facts is not None:
             if facts.single_post is not None:
@@ -180,15 +159,7 @@ class Graph:
 
     def _upload(self, blob: BlobMachine) -> None:
         """Open an upload session for a blob, or go on with the one it was given."""
-        upload = UploadMachine(
-            base=self.base,
-            repository=blob.repository,
-            blob=blob.blob,
-            owner=blob,
-            lane=blob.lane,
-            chunk_bytes=blob.chunk_bytes,
-        )
-        blob.upload = upload
+        upload = blob.upload = upload_for(blob)
         if blob.location:
             facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
@@ -199,7 +170,7 @@ class Graph:
     def _wait(self, machine: ManifestMachine) -> None:
         """A manifest waits for what it names, which is started with the first that waits."""
         node: Node = machine.node
-        if not node.descended and (node.key.repository, node.key.digest) not in self.known:
+        if not node.descended and (node.repository, node.digest) not in self.known:
             self._descend(node)
         elif not node.missing:
             self.advance(machine, (_O.READY, None))
@@ -213,9 +184,8 @@ class Graph:
         if node.users:
             depends = (node,)
             for child in children:
-                if not child.there:
-                    child.dependents += depends
-                    node.missing += 1
+                child.dependents += depends
+            node.missing += len(children)
             self._one_less(node)
 
     def _one_less(self, node: Node) -> None:
@@ -230,15 +200,15 @@ class Graph:
         node.descended = True  # what it names is started here, all of it or what the registry told
         names = list(dict.fromkeys(self._names(work, node)))
         for digest in [d for d in names if d in told] or names:
-            self._remember(Key(node.key.repository, digest))  # so that it is not looked for, which is what misled us
-            for user in node.users[1:]:
-                self._need(user, digest)
-            child = self._need(work, digest)
-            self.known.pop((node.key.repository, digest), None)
-            if child.there:
-                child.there = False
-                self._make_machine(work, child, looked=True)
-            if not child.there and node not in child.dependents:
+            self.known.discard((node.repository, digest))
+            for user in node.users:
+                user.found.pop(digest, None)
+            child = self._need(work, digest, looked=True)  # looking is what misled us
+            if child is None:
+                continue
+            for user in node.users:
+                self._join(user, child)
+            if node not in child.dependents:
                 child.dependents += (node,)
                 node.missing += 1
 
@@ -275,18 +245,11 @@ class Graph:
 
     def _give_back(self, blob: BlobMachine) -> None:
         """Delete a session that a blob was given and does not need."""
-        upload = UploadMachine(
-            base=self.base,
-            repository=blob.repository,
-            blob=blob.blob,
-            lane=blob.lane,
-            location=blob.location,
-            state=UploadState.DISCARDING,
-        )
+        upload = discarding(blob)
         blob.location = ""
         waiting = blob.node.users[0] if blob.node.users else blob.ends_for
         if waiting is not None:
-            self._outlive(upload, waiting)
+            self.pushes.outlive(upload, waiting)
         self.wire.enqueue(upload)
 
     # --- ending ---
@@ -298,22 +261,25 @@ class Graph:
             self._arrived(machine.node)
         elif machine.state in _FAILED:
             self._failed(machine.node)
-        work, machine.ends_for = machine.ends_for, None
-        if work is not None:
-            work.ending -= 1
-            self._report(work)
+        if machine.ends_for is not None:
+            self.pushes.one_ended(machine)
 
     def _arrived(self, node: Node) -> None:
         machine = node.machine
         assert machine is not None
         how, descriptor = machine.how, machine.descriptor
-        node.there, node.how, node.machine = True, how, None
+        # What is there is remembered in a few words; the rest of it is let go of.
+        node.there, node.machine = True, None
+        if not node.tag:
+            del self.nodes[node.key]
         for user in node.users:
-            user.found.setdefault(node.key.digest, how)
+            user.found.setdefault(node.digest, how)
+            if not node.tag:
+                del user.nodes[node.key]
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
-        self._remember(node.key)
+        self._remember((node.repository, node.digest))
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
             self._one_less(dependent)
@@ -321,10 +287,12 @@ class Graph:
         for work in reached:
             self._reached(work)
 
-    def _remember(self, key: Key) -> None:
-        self.known[key.repository, key.digest] = None
-        if len(self.known) > KNOWN_MAX:
-            del self.known[next(iter(self.known))]
+    def _remember(self, known: tuple[str, Digest]) -> None:
+        if known not in self.known:
+            self.known.add(known)
+            self.known_in_order.append(known)
+            if len(self.known_in_order) > KNOWN_MAX:
+                self.known.discard(self.known_in_order.popleft())
 
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1
@@ -344,7 +312,7 @@ class Graph:
             if user not in heirs:
                 self.fail(user, machine.error)
         if heirs:
-            self._make_machine(heirs[0], node, looked=True)
+            self._set_to_work(heirs[0], node, looked=True)
 
     def fail(self, work: PushWork, error: RegprotoError) -> None:
         """The first fatal error of a push stops everything else it has under way."""
@@ -370,16 +338,16 @@ class Graph:
                     self._stop(node.machine, work)
             elif isinstance(node.machine, BlobMachine):
                 self._hand_on(node.machine, node.users[0])
-        self._stop_token(work)
+        self.pushes.stop_token(work)
         work.ending -= 1
-        self._report(work)
+        self.pushes.report(work)
 
     def _stop(self, machine: BlobMachine | ManifestMachine, work: PushWork) -> None:
         upload = machine.upload if isinstance(machine, BlobMachine) else None
         for stopped in (machine, upload):
             if stopped is None or stopped.state in stopped.ENDS:
                 continue
-            self._outlive(stopped, work)
+            self.pushes.outlive(stopped, work)
             if isinstance(stopped, UploadMachine):
                 stopped.owner = None
                 if stopped.state in _GIVING_BACK:
@@ -392,12 +360,6 @@ class Graph:
                 stopped.delay_s = 0.0
                 self.advance(stopped, (_O.DROP, None))
 
-    def _outlive(self, machine: Machine, work: PushWork) -> None:
-        """A push is not reported before this machine has ended."""
-        if machine.ends_for is None:
-            machine.ends_for = work
-            work.ending += 1
-
     def _hand_on(self, machine: BlobMachine, heir: PushWork) -> None:
         """Whoever stays is whose content is sent from now on."""
         blob = heir.blobs[machine.digest]
@@ -405,41 +367,6 @@ class Graph:
             machine.blob = blob
             if isinstance(machine.upload, UploadMachine):
                 machine.upload.blob = blob
-
-    def _report(self, work: PushWork) -> None:
-        if work.outcome is not None and not work.ending and self.pushes.pop(work.id, None) is not None:
-            self.ended.append(work)
-
-    # --- tokens ---
-
-    def _stop_token(self, work: PushWork) -> None:
-        """Stop asking for a token that no other push waits for."""
-        token = self.wire.auth.tokens.get(work.plan.repository)
-        if token is None or token.state in token.ENDS or self._wanted(token):
-            return
-        if token.place is Place.IN_FLIGHT:
-            token.doomed = True
-            self._outlive(token, work)
-            self.wire.abort(token)
-        else:
-            self._forget(token)
-
-    def _forget(self, token: TokenMachine) -> None:
-        self.wire.advance_token(token, (_O.DROP, None))
-        del self.wire.auth.tokens[token.repository]
-
-    def _wanted(self, token: TokenMachine) -> bool:
-        return any(p.plan.repository == token.repository and p.outcome is None for p in self.pushes.values())
-
-    def _advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
-        doomed, token.doomed = token.doomed, False
-        self.wire.advance_token(token, verdict)
-        work, token.ends_for = token.ends_for, None
-        if work is not None:
-            work.ending -= 1
-            self._report(work)
-        if doomed and token.state not in token.ENDS and not self._wanted(token):
-            self._forget(token)
 
     # --- news ---
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -119,7 +119,8 @@ class State(enum.Enum):
 Table: TypeAlias = Mapping[State, Mapping[Outcome, State]]
 
 
-class Ask(NamedTuple):
+@attrs.define(eq=False)
+class Ask:
     """A request as a machine puts it; the session makes a `Send` of it."""
 
     method: str

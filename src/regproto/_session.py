@@ -25,6 +25,7 @@ from regproto._messages import (
     Wait,
 )
 from regproto._plan import Push
+from regproto._pushes import Pushes
 from regproto._retry import Jitter
 from regproto._url import base_url
 from regproto._wire import Wire
@@ -54,6 +55,7 @@ class Session:
     config: Config
     _wire: Wire
     _graph: Graph
+    _pushes: Pushes
     _next_push: int
 
     def __init__(
@@ -78,7 +80,8 @@ class Session:
             now=now,
             journal=[] if journal else None,
         )
-        self._graph = Graph(base=self.base, config=self.config, wire=self._wire)
+        self._pushes = Pushes(wire=self._wire)
+        self._graph = Graph(base=self.base, config=self.config, wire=self._wire, pushes=self._pushes)
         self._next_push = 1
 
     def submit(self, push: Push) -> int:
@@ -113,7 +116,7 @@ class Session:
             raise LocalProtocolError(f"no push has the id {push_id}")
         if now is not None:
             self._wire.tick(now)
-        work = self._graph.pushes.get(push_id)
+        work = self._pushes.under_way.get(push_id)
         if work is not None:
             self._graph.cancel(work)
 
@@ -131,8 +134,8 @@ class Session:
         notice = wire.notices.take()
         if notice is not None:
             return notice
-        if graph.ended:
-            return self._finish(graph.ended.popleft())
+        if self._pushes.ended:
+            return self._finish(self._pushes.ended.popleft())
         return Wait(until=wire.wait_until())
 
     def receive(self, now: float, event: Input) -> None:
@@ -185,4 +188,4 @@ class Session:
         return Finished(push_id=work.id, result=result)
 
     def __repr__(self) -> str:
-        return f"<Session {self.base}: {len(self._graph.pushes)} pushes, {len(self._wire.in_flight)} in flight>"
+        return f"<Session {self.base}: {len(self._pushes.under_way)} pushes, {len(self._wire.in_flight)} in flight>"

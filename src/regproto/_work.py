@@ -1,13 +1,13 @@
 """What a session is asked to do: pushes, and the nodes they share.
 
 A node is one thing that is to be there: a blob, a manifest by its digest, or a manifest under a tag; in one
-repository, however many manifests or pushes name it. It lives as long as a push needs it, and owns the one machine
-at work on it.
+repository, however many manifests or pushes name it. It owns the one machine at work on it, and lives until it is
+there (a tag: as long as a push needs it, since tags move and are not remembered).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 import attrs
 
@@ -18,14 +18,9 @@ from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push
 
-
-class Key(NamedTuple):
-    """What a node is about. Plans that leave out different things of one manifest do not share its node."""
-
-    repository: str
-    digest: Digest
-    tag: str = ""
-    absent: frozenset[Digest] = frozenset()
+Key: TypeAlias = tuple[str, Digest, str, frozenset[Digest]]
+"""What a node is about: repository, digest, tag (or ""), and what the plan leaves out, so that plans that leave out
+different things of one manifest do not share its node."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -37,7 +32,7 @@ class PushWork:
     manifests: dict[Digest, Manifest]
     blobs: dict[Digest, Blob]
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """All it needs, directly or through others."""
+    """All it needs, directly or through others, that is not there yet; and tags."""
     goals: int = 1
     """Of what it was asked for: how much is not there yet; one more while it is being begun."""
     ending: int = 0
@@ -82,10 +77,12 @@ class Node:
     """One thing that is to be there."""
 
     key: Key
+    repository: str = attrs.field(init=False)
+    digest: Digest = attrs.field(init=False)
+    tag: str = attrs.field(init=False)
+    absent: frozenset[Digest] = attrs.field(init=False)
     machine: BlobMachine | ManifestMachine | None = None
-    """None once it is there: what is done holds no more than it has to."""
-    how: Status = Status.EXISTING
-    """Once it is there: how it came to be."""
+    """None once it is there."""
     users: tuple[PushWork, ...] = ()
     goal_of: tuple[PushWork, ...] = ()
     """The users that were asked for this itself."""
@@ -95,3 +92,6 @@ class Node:
     descended: bool = False
     """What a manifest names has been started."""
     there: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.repository, self.digest, self.tag, self.absent = self.key

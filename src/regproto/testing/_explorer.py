@@ -342,7 +342,7 @@ class Explorer:
                 case Wait(until=until):
                     break
         self._edges.update(session.take_journal())
-        done = not session._graph.pushes and not sends
+        done = not session._pushes.under_way and not sends
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
         return _State(self._forker.dump(session), registry, sends, aborted, until, now, faults, requests, done, None)

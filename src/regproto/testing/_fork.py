@@ -73,7 +73,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         session: whose.
         normal: makes Locations comparable (`FakeRegistry.normalised`).
     """
-    wire, graph = session._wire, session._graph
+    wire, graph, under_way = session._wire, session._graph, session._pushes.under_way
     nodes = tuple(
         (
             key[:3],
@@ -87,7 +87,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         )
         for key, node in sorted(graph.nodes.items(), key=lambda item: item[0][:3])
     )
-    pushes = tuple((p.id, p.goals, p.ending, p.outcome, type(p.error).__name__) for p in graph.pushes.values())
+    pushes = tuple((p.id, p.goals, p.ending, p.outcome, type(p.error).__name__) for p in under_way.values())
     tokens = tuple((repo, _machine(token, normal)) for repo, token in sorted(wire.auth.tokens.items()))
     flights = frozenset(
         (
@@ -130,7 +130,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         wire.knowledge.single_post,
         wire.auth.scheme,
         tuple(sorted(graph.known)),
-        len(graph.ended),
+        len(session._pushes.ended),
     )
 
 

@@ -1,0 +1,68 @@
+"""Machines for what a push needs."""
+
+from __future__ import annotations
+
+from regproto._blob import BlobMachine
+from regproto._config import MOUNT_SOURCES_MAX, Config
+from regproto._manifest import ManifestMachine, ManifestState
+from regproto._upload import UploadMachine, UploadState
+from regproto._work import Node, PushWork
+
+
+def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: bool) -> BlobMachine | ManifestMachine:
+    """The machine that is to bring about a node, with the content of one push that needs it.
+
+    Args:
+        base: the registry's URL.
+        config: the session's.
+        work: whose content it gets, and in whose turn it is sent.
+        node: what it is for.
+        looked: True if there is no use in looking whether it is there already.
+    """
+    manifest = work.manifests.get(node.digest)
+    if manifest is not None:
+        look = config.check_existing and not looked
+        return ManifestMachine(
+            base=base,
+            repository=node.repository,
+            manifest=manifest,
+            tag=node.tag,
+            lane=work.id,
+            node=node,
+            state=ManifestState.LOOKING if look else ManifestState.WAITING,
+        )
+    blob = work.blobs[node.digest]
+    candidates = (*blob.mount_from, None) if config.anonymous_mount else blob.mount_from
+    return BlobMachine(
+        base=base,
+        repository=node.repository,
+        blob=blob,
+        lane=work.id,
+        node=node,
+        candidates=candidates[:MOUNT_SOURCES_MAX],
+        looked=looked,
+    )
+
+
+def upload_for(blob: BlobMachine) -> UploadMachine:
+    """The upload session of a blob, not opened yet."""
+    return UploadMachine(
+        base=blob.base,
+        repository=blob.repository,
+        blob=blob.blob,
+        owner=blob,
+        lane=blob.lane,
+        chunk_bytes=blob.chunk_bytes,
+    )
+
+
+def discarding(blob: BlobMachine) -> UploadMachine:
+    """The upload session a blob was given and does not need, to be deleted."""
+    return UploadMachine(
+        base=blob.base,
+        repository=blob.repository,
+        blob=blob.blob,
+        lane=blob.lane,
+        location=blob.location,
+        state=UploadState.DISCARDING,
+    )

@@ -1,0 +1,70 @@
+"""The pushes under way, and those that are over but for what they left in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from regproto._machine import Machine, Outcome, Place, Verdict
+from regproto._token import TokenMachine
+from regproto._wire import Wire
+from regproto._work import PushWork
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Pushes:
+    """The pushes of one session; a push is reported after the last thing it left behind has ended."""
+
+    wire: Wire
+    under_way: dict[int, PushWork] = attrs.field(factory=dict)
+    """By id, until they are reported."""
+    ended: deque[PushWork] = attrs.field(factory=deque)
+    """Pushes that are over and have nothing in flight, to be reported."""
+
+    def outlive(self, machine: Machine, work: PushWork) -> None:
+        """A push is not reported before this machine has ended."""
+        if machine.ends_for is None:
+            machine.ends_for = work
+            work.ending += 1
+
+    def one_ended(self, machine: Machine) -> None:
+        """A machine has ended; if a push that is over waited for that, it may be reported."""
+        work, machine.ends_for = machine.ends_for, None
+        if work is not None:
+            work.ending -= 1
+            self.report(work)
+
+    def report(self, work: PushWork) -> None:
+        """Have a push reported if it is over and nothing of it is left."""
+        if work.outcome is not None and not work.ending and self.under_way.pop(work.id, None) is not None:
+            self.ended.append(work)
+
+    # --- tokens ---
+
+    def stop_token(self, work: PushWork) -> None:
+        """Stop asking for a token that no other push waits for."""
+        token = self.wire.auth.tokens.get(work.plan.repository)
+        if token is None or token.state in token.ENDS or self._wanted(token):
+            return
+        if token.place is Place.IN_FLIGHT:
+            token.doomed = True
+            self.outlive(token, work)
+            self.wire.abort(token)
+        else:
+            self._forget(token)
+
+    def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
+        """Take an outcome to a token, and forget it if nobody waits for it any more."""
+        doomed, token.doomed = token.doomed, False
+        self.wire.advance_token(token, verdict)
+        self.one_ended(token)
+        if doomed and token.state not in token.ENDS and not self._wanted(token):
+            self._forget(token)
+
+    def _forget(self, token: TokenMachine) -> None:
+        self.wire.advance_token(token, (Outcome.DROP, None))
+        del self.wire.auth.tokens[token.repository]
+
+    def _wanted(self, token: TokenMachine) -> bool:
+        return any(p.plan.repository == token.repository and p.outcome is None for p in self.under_way.values())
