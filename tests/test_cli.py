@@ -19,6 +19,7 @@ import attrs
 import pytest
 
 import regproto
+from archives import layout_tar
 from images import blob_path, image_layout, layers_of, nested_layout, platforms_layout, root_digest
 from regproto.testing import (
     Auth,
@@ -92,6 +93,23 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
 
 
 # --- what it does -----------------------------------------------------------------------------------------------
+
+
+def test_push_of_an_archive_on_standard_input(
+    tmp_path: Path, registry: Registry, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = layout_tar(image_layout(tmp_path / "layout"), tmp_path / "image.tar")
+    for quiet in ([], ["--quiet"]):
+        with archive.open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            done = run("push", "-", f"{registry.host}/team/app:1.0", *quiet)
+        assert (done.code, "standard input is kept in a temporary file" in done.err) == (0, not quiet)
+    assert registry.fake.tags("team/app") == {"1.0": root_digest(tmp_path / "layout")}
+
+
+def test_standard_input_can_not_be_two_things(registry: Registry, run: Any) -> None:
+    done = run("push", "-", f"{registry.host}/team/app:1.0", "--username", "me", "--password-stdin")
+    assert (done.code, "can't be both the password and the archive" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize("driver", ["sync", "trio"])

@@ -28,7 +28,7 @@ from images import (
 from regproto import ContentError, Digest, InvalidReference, MountSource, RegistryError, RegistryErrorDetail
 from regproto._content import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from regproto_sync import FileContent, SourceNotFound, open_layout, plan_source
-from regproto_sync._layout import split_source
+from regproto_sync._notation import split_source
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -345,6 +345,8 @@ def test_bad_layout(tmp_path: Path, case: str) -> None:
 def test_source_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "image.tar").touch()
     with pytest.raises(ContentError, match="is not a folder: expected an OCI layout"):
+        plan_source(f"oci:{tmp_path}/image.tar", "registry.example/app")
+    with pytest.raises(ContentError, match="is empty"):
         plan(tmp_path / "image.tar")
 
 

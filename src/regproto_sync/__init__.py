@@ -14,22 +14,28 @@ if TYPE_CHECKING:
     from regproto_sync._content import BytesContent as BytesContent
     from regproto_sync._content import Content as Content
     from regproto_sync._content import ContentChanged as ContentChanged
+    from regproto_sync._content import ContentSource as ContentSource
     from regproto_sync._content import FileContent as FileContent
+    from regproto_sync._content import SliceContent as SliceContent
+    from regproto_sync._docker_archive import DockerImage as DockerImage
     from regproto_sync._driver import Driver as Driver
     from regproto_sync._driver import run_session as run_session
     from regproto_sync._files import bytes_blob as bytes_blob
     from regproto_sync._files import file_blob as file_blob
     from regproto_sync._files import folder_blob as folder_blob
+    from regproto_sync._image import ImageSource as ImageSource
+    from regproto_sync._image import image_of as image_of
     from regproto_sync._keychain import Keychain as Keychain
     from regproto_sync._keychain import docker_keychain as docker_keychain
     from regproto_sync._keychain import static_keychain as static_keychain
     from regproto_sync._layout import Layout as Layout
-    from regproto_sync._layout import SourceNotFound as SourceNotFound
     from regproto_sync._layout import open_layout as open_layout
+    from regproto_sync._notation import SourceNotFound as SourceNotFound
     from regproto_sync._push import push as push
     from regproto_sync._serve import Server as Server
     from regproto_sync._serve import serve as serve
     from regproto_sync._source import Planned as Planned
+    from regproto_sync._source import open_source as open_source
     from regproto_sync._source import plan_source as plan_source
 
 _HOMES = {
@@ -37,19 +43,25 @@ _HOMES = {
     "BytesContent": "_content",
     "Content": "_content",
     "ContentChanged": "_content",
+    "ContentSource": "_content",
+    "DockerImage": "_docker_archive",
     "Driver": "_driver",
     "FileContent": "_content",
+    "ImageSource": "_image",
     "Keychain": "_keychain",
     "Layout": "_layout",
     "Planned": "_source",
     "Server": "_serve",
-    "SourceNotFound": "_layout",
+    "SliceContent": "_content",
+    "SourceNotFound": "_notation",
     "artifact": "_artifact",
     "bytes_blob": "_files",
     "docker_keychain": "_keychain",
     "file_blob": "_files",
     "folder_blob": "_files",
+    "image_of": "_image",
     "open_layout": "_layout",
+    "open_source": "_source",
     "plan_source": "_source",
     "push": "_push",
     "run_session": "_driver",

@@ -6,12 +6,22 @@ import argparse
 from typing import Any, Final
 
 from regproto import PushResult
-from regproto_sync._cli_run import CODES_HELP, add_registry_options, perform
-from regproto_sync._output import Output
+from regproto_sync._cli_run import CODES_HELP, Misuse, add_registry_options, perform
+from regproto_sync._notation import is_standard_input
+from regproto_sync._output import Output, say
 
 _SOURCE_HELP: Final = """\
-SOURCE is an OCI image layout directory, or DIRECTORY:NAME where its index.json has several entries (NAME is
-their org.opencontainers.image.ref.name). REFERENCE is HOST/REPOSITORY[:TAG] or HOST/REPOSITORY@DIGEST."""
+SOURCE is one of
+
+  PATH[:NAME]                 an OCI image layout folder, or an archive: an OCI layout in a tar, or what
+                              `docker save` writes; what it is, is looked at
+  oci:PATH[:NAME]             an OCI image layout folder
+  oci-archive:PATH[:NAME]     an OCI layout in a tar
+  docker-archive:PATH[:NAME]  what `docker save` writes
+
+NAME picks one of several images: an org.opencontainers.image.ref.name, or for docker's archives REPOSITORY:TAG
+or @N for the Nth. With - as PATH an archive is read from standard input, into a private temporary file; what
+is gzipped is unpacked into one too. REFERENCE is HOST/REPOSITORY[:TAG] or HOST/REPOSITORY@DIGEST."""
 
 
 def add(commands: Any) -> None:
@@ -42,6 +52,11 @@ def add(commands: Any) -> None:
 
 def _push(options: argparse.Namespace) -> int:
     output = Output(json=options.json, quiet=options.quiet)
+    if is_standard_input(options.source):
+        if options.password_stdin:
+            raise Misuse("standard input can't be both the password and the archive")
+        if not options.quiet:
+            say("regproto: standard input is kept in a temporary file until it is pushed")
 
     def pushed(result: PushResult) -> None:
         output.pushed(options.reference, result)

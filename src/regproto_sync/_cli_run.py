@@ -65,7 +65,7 @@ def perform(
     Raises:
         Misuse: an option, a reference or the source's name is wrong.
     """
-    from regproto_sync._layout import SourceNotFound
+    from regproto_sync._notation import SourceNotFound
 
     arguments = {
         **arguments,

@@ -1,4 +1,4 @@
-"""What `Blob.source` may be for the bundled drivers: a file, bytes, or anything else that is `Content`.
+"""What `Blob.source` may be for the bundled drivers: a file, a part of one, bytes, or anything else that is `Content`.
 
 What is on disk can change between the moment it was digested and the moment it is sent. So a `FileContent` remembers
 the file's size, mtime and inode, and drivers look again when they open it, before the last bytes go out, and after.
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 import attrs
 
-from regproto._content import Digest
+from regproto._content import Descriptor, Digest
 
 HASHED_BYTES: Final = 256 * 1024
 """Read at a time to be digested: fits a processor's cache."""
@@ -33,13 +33,23 @@ class Content(Protocol):
     def open(self, offset: int = 0) -> BinaryIO:
         """A stream of the bytes from `offset` on, which the driver closes.
 
-        Of an `io.FileIO` the driver may send the file itself (sendfile) from where it stands. Raises `OSError` if
-        the content can't be read.
+        It may go on after the content's end: as many bytes as the blob's descriptor says are read, and no more. Of an
+        `io.FileIO` the driver may send the file itself (sendfile) from where it stands. Raises `OSError` if the
+        content can't be read.
         """
         ...
 
     def check(self, stream: BinaryIO) -> None:
         """Raises `ContentChanged` if `stream` no longer is what was described."""
+        ...
+
+
+@runtime_checkable
+class ContentSource(Content, Protocol):
+    """Content that knows what it is: what an embedder pushes from wherever it keeps it."""
+
+    def describe(self) -> Descriptor:
+        """Its media type, digest and size; the same at every call."""
         ...
 
 
@@ -71,7 +81,11 @@ class FileContent:
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> FileContent:
         """The file as it is now. Raises `OSError` if there is none, or it is no regular file."""
-        status = os.stat(path)
+        return cls.described(path, os.stat(path))
+
+    @classmethod
+    def described(cls, path: str | os.PathLike[str], status: os.stat_result) -> FileContent:
+        """The file that had this status. Raises `OSError` if that is no regular file's."""
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         return cls(Path(path), status.st_size, status.st_mtime_ns, status.st_ino)
@@ -92,6 +106,23 @@ class FileContent:
         status = os.fstat(stream.fileno())
         if (status.st_size, status.st_mtime_ns, status.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise ContentChanged(f"{self.path} has changed since it was read for the push")
+
+
+@attrs.frozen
+class SliceContent:
+    """Content that is a part of other content, as a member of an archive is."""
+
+    whole: Content
+    offset: int
+    size: int
+
+    def open(self, offset: int = 0) -> BinaryIO:
+        """The whole, standing at `offset` of the part."""
+        return self.whole.open(self.offset + offset)
+
+    def check(self, stream: BinaryIO) -> None:
+        """Raises `ContentChanged` if the whole has changed."""
+        self.whole.check(stream)
 
 
 def digest_of(content: Content, size: int, algorithm: str = "sha256") -> Digest:

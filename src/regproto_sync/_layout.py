@@ -1,18 +1,15 @@
-"""An OCI image layout directory as the source of a push.
+"""An OCI image layout as the source of a push, in a folder or an archive.
 
 Source: image-spec, "OCI Image Layout". Everything is checked before it is opened: where its path leads, that it is
-a regular file, how long it is. Manifests and configs are checked against their digests; layers are left to the
-registry, which does it anyway, and `Layout.altered` finds the culprit when it refuses one.
+a regular file, how long it is.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -25,141 +22,75 @@ from regproto._content import (
     parse_json_object,
     parse_manifest,
 )
-from regproto._errors import ContentError, printable
-from regproto._plan import Blob, MountSource, Push, plan_push
-from regproto_sync._content import FileContent
+from regproto._errors import ContentError, InvalidReference, printable
+from regproto._reference import Reference
+from regproto_sync._content import FileContent, SliceContent
+from regproto_sync._image import ImageSource, named
+from regproto_sync._notation import SourceNotFound
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
+DOCKER_NAME: Final = "io.containerd.image.name"
+"""The whole name, as `docker save` writes it; the other one is then the tag alone."""
 LAYOUT_VERSION: Final = "1.0.0"
 NAMES_SHOWN_MAX: Final = 20
 """Names listed in an error: a screenful."""
 
 
-class SourceNotFound(ContentError):
-    """There is nothing at the path of the source."""
+class Files(Protocol):
+    """A place where a layout is kept: a folder or an archive."""
 
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        ...
 
-def split_source(text: str) -> tuple[Path, str | None]:
-    """The path and name that `PATH` or `PATH:NAME` means.
+    def find(self, relative: str) -> FileContent | SliceContent | None:
+        """The file with this name, None if nothing is there.
 
-    Both may hold colons. A path that exists as it stands wins; else the longest part before a colon that exists.
-
-    Raises:
-        SourceNotFound: no part of it is an existing path.
-    """
-    path: str = text
-    name: str | None = None
-    while path:
-        try:
-            if Path(path).exists():
-                return Path(path), name
-        except (OSError, ValueError):
-            pass  # Too long for a path, or with a zero byte in it; what stands before the colon may be one.
-        path, _, rest = path.rpartition(":")
-        name = rest if name is None else f"{rest}:{name}"
-    raise SourceNotFound(f"{printable(text)}: no such file or directory")
+        Raises:
+            ContentError: it is no regular file, can't be reached, or is outside.
+        """
+        ...
 
 
 @attrs.frozen(kw_only=True)
-class Layout:
+class Layout(ImageSource):
     """An OCI layout, and the one entry of its index.json that is to be pushed."""
 
-    path: Path
-    """The folder, with every link resolved."""
-    root: Descriptor
+    files: Files
+    entry: Descriptor
 
-    def plan(
-        self,
-        repository: str,
-        *,
-        tags: Sequence[str] = (),
-        mount_from: Sequence[MountSource] = (),
-        nondistributable: bool = False,
-        sparse: bool = False,
-    ) -> Push:
-        """The plan that pushes the entry and everything below it; the arguments are those of `regproto.plan_push`.
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.files.name
 
-        Raises:
-            ContentError: something is missing, malformed, or not what its descriptor says.
-        """
-        with _within(self.path):
-            push = plan_push(
-                repository,
-                self.root,
-                read_manifest=self._read_manifest,
-                find_content=self._find_content,
-                tags=tags,
-                mount_from=mount_from,
-                nondistributable=nondistributable,
-                sparse=sparse,
-            )
-            configs = {m.info.config.digest for m in push.manifests if m.info.config is not None}
-            for blob in push.blobs:
-                # Of a config's size; a "config" of gigabytes is content like any other, for the registry to check.
-                if blob.descriptor.digest in configs and blob.descriptor.size <= MANIFEST_MAX_BYTES:
-                    self._check(blob)
-        return push
+    @property
+    def root(self) -> Descriptor:
+        return self.entry
 
-    def altered(self, push: Push) -> ContentError | None:
-        """The error that names a blob of `push` whose file is not what its digest says; None if all are right.
+    def where(self, digest: Digest) -> str:
+        return f"blobs/{digest.algorithm}/{digest.hex}"
 
-        Reads them all: for after a registry refused one.
-        """
-        try:
-            with _within(self.path):
-                for blob in push.blobs:
-                    self._check(blob)
-        except ContentError as error:
-            return error
-        return None
-
-    def _check(self, blob: Blob) -> None:
-        if not isinstance(blob.source, FileContent):
-            return
-        digest = blob.descriptor.digest
-        try:
-            with open(blob.source.path, "rb") as file:
-                found = hashlib.file_digest(file, digest.algorithm).hexdigest()
-        except OSError as error:
-            raise ContentError(f"{_blob_path(digest)}: {_reason(error)}") from error
-        if found != digest.hex:
-            raise ContentError(
-                f"{_blob_path(digest)}: the content of {digest} does not match its digest (it is "
-                f"{digest.algorithm}:{found}): the layout is damaged, make it again"
-            )
-
-    def _read_manifest(self, descriptor: Descriptor) -> bytes | None:
-        where = _blob_path(descriptor.digest)
+    def read_manifest(self, descriptor: Descriptor) -> bytes | None:
+        where = self.where(descriptor.digest)
         if descriptor.size > MANIFEST_MAX_BYTES:
             raise ContentError(
                 f"{where}: {descriptor.size} bytes; a manifest may have at most {MANIFEST_MAX_BYTES} (4 MiB)"
             )
-        path = self._described(descriptor)
-        return None if path is None else _read(path, where)
+        found = self.find_content(descriptor)
+        return None if found is None else read_small(found, where)
 
-    def _find_content(self, descriptor: Descriptor) -> FileContent | None:
-        path = self._described(descriptor)
-        if path is None:
-            return None
-        try:
-            return FileContent.of(path)
-        except OSError as error:
-            raise ContentError(f"{_blob_path(descriptor.digest)}: {_reason(error)}") from error
-
-    def _described(self, descriptor: Descriptor) -> Path | None:
-        """The file of what is described, None if it is missing. Raises `ContentError` if it has another size."""
-        where = _blob_path(descriptor.digest)
-        found = _find(self.path, where)
-        if found is None:
-            return None
-        path, size = found
-        if size != descriptor.size:
-            fault = "short" if size < descriptor.size else "long"
+    def find_content(self, descriptor: Descriptor) -> FileContent | SliceContent | None:
+        """Raises `ContentError` if what is there has another size."""
+        where = self.where(descriptor.digest)
+        found = self.files.find(where)
+        if found is not None and found.size != descriptor.size:
+            fault = "short" if found.size < descriptor.size else "long"
             raise ContentError(
-                f"{where}: the file is too {fault}: {size} bytes, but {descriptor.digest} is described as "
+                f"{where}: the file is too {fault}: {found.size} bytes, but {descriptor.digest} is described as "
                 f"{descriptor.size}"
             )
-        return path
+        return found
 
 
 def open_layout(path: Path, name: str | None = None) -> Layout:
@@ -175,93 +106,123 @@ def open_layout(path: Path, name: str | None = None) -> Layout:
         raise SourceNotFound(f"{path}: no such file or directory") from None
     except (OSError, RuntimeError) as error:
         raise ContentError(f"{path}: {_reason(error)}") from error
-    with _within(root):
-        if not root.is_dir():
-            raise ContentError("is not a folder: expected an OCI layout (oci-layout, index.json, blobs)")
-        _check_version(root)
-        content = _required(root, "index.json")
+    if not root.is_dir():
+        raise ContentError(f"{path}: is not a folder: expected an OCI layout (oci-layout, index.json, blobs)")
+    return layout_of(Folder(root), name)
+
+
+def layout_of(files: Files, name: str | None) -> Layout:
+    """The layout that is kept there. Raises `ContentError`, as `open_layout` does."""
+    with named(files.name):
+        _check_version(files)
+        content = _required(files, "index.json")
         own = parse_json_object(content, "index.json").get("mediaType", OCI_INDEX)
         if own not in (OCI_INDEX, DOCKER_LIST):
             raise ContentError(f"index.json: {printable(repr(own), 100)} is not the media type of an index")
-        return Layout(path=root, root=_select(parse_manifest(content, own, "index.json").manifests, name))
+        return Layout(files=files, entry=_select(parse_manifest(content, own, "index.json").manifests, name))
 
 
-@contextlib.contextmanager
-def _within(path: Path) -> Iterator[None]:
-    """Errors inside say what is wrong where in the layout; this says in which one."""
-    try:
-        yield
-    except ContentError as error:
-        raise ContentError(f"{path}: {error}") from error
-
-
-def _check_version(root: Path) -> None:
-    version = parse_json_object(_required(root, "oci-layout"), "oci-layout").get("imageLayoutVersion")
+def _check_version(files: Files) -> None:
+    version = parse_json_object(_required(files, "oci-layout"), "oci-layout").get("imageLayoutVersion")
     if version != LAYOUT_VERSION:
         raise ContentError(
             f"oci-layout: imageLayoutVersion must be {LAYOUT_VERSION!r}, not {printable(repr(version), 60)}"
         )
 
 
-def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
-    named = [entry for entry in entries if name is None or entry.annotations.get(REF_NAME) == name]
-    # Several names for one image are several entries with the same digest.
-    chosen = {entry.digest: entry for entry in named}
-    if len(chosen) == 1:
-        return named[0]
-    if not entries:
-        raise ContentError("index.json: has no entry, so there is nothing to push")
-    if named and name is not None:
-        raise ContentError(f"index.json: {len(chosen)} different entries are named {printable(repr(name), 100)}")
-    names = list(dict.fromkeys(entry.annotations[REF_NAME] for entry in entries if REF_NAME in entry.annotations))
-    shown = ", ".join(printable(text, 200) for text in names[:NAMES_SHOWN_MAX])
-    listed = (shown + (", ..." if len(names) > NAMES_SHOWN_MAX else "")) if names else "none has a name"
-    if name is not None:
-        raise ContentError(f"index.json: no entry is named {printable(repr(name), 100)}; there are: {listed}")
-    raise ContentError(f"index.json: has {len(chosen)} entries; choose one as SOURCE:NAME, of: {listed}")
-
-
-# --- files ----------------------------------------------------------------------------------------------------
-
-
-def _blob_path(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"
-
-
-def _find(root: Path, relative: str) -> tuple[Path, int] | None:
-    """The regular file at this path, links resolved, and its size; None if nothing is there.
-
-    Raises:
-        ContentError: it is something else, can't be reached, or is outside of `root`.
-    """
-    try:
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root):
-            raise ContentError(f"{relative}: is a link that leads out of the layout")
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    except (OSError, RuntimeError) as error:
-        raise ContentError(f"{relative}: {_reason(error)}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ContentError(f"{relative}: is not a regular file")
-    return path, status.st_size
-
-
-def _required(root: Path, relative: str) -> bytes:
-    found = _find(root, relative)
+def _required(files: Files, relative: str) -> bytes:
+    found = files.find(relative)
     if found is None:
         raise ContentError(f"{relative}: is missing, so this is not an OCI layout")
-    return _read(found[0], relative)
+    return read_small(found, relative)
 
 
-def _read(path: Path, where: str) -> bytes:
+def read_small(content: FileContent | SliceContent, where: str) -> bytes:
+    """The bytes of something that is parsed; of what is too large for that, one more than is allowed."""
     try:
-        with open(path, "rb") as file:
-            # One byte more than is allowed, so that parsing sees what is too long without it being read whole.
-            return file.read(MANIFEST_MAX_BYTES + 1)
+        with content.open() as file:
+            return file.read(min(content.size, MANIFEST_MAX_BYTES + 1))
     except OSError as error:
         raise ContentError(f"{where}: {_reason(error)}") from error
+
+
+# --- which entry ----------------------------------------------------------------------------------------------
+
+
+def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
+    matching = [entry for entry in entries if name is None or any(same_name(n, name) for n in _names(entry))]
+    # Several names for one image are several entries with the same digest.
+    chosen = {entry.digest: entry for entry in matching}
+    if len(chosen) == 1:
+        return matching[0]
+    if not entries:
+        raise ContentError("index.json: has no entry, so there is nothing to push")
+    if matching and name is not None:
+        raise ContentError(f"index.json: {len(chosen)} different entries are named {printable(repr(name), 100)}")
+    names = list(dict.fromkeys(_names(entry)[-1] for entry in entries if _names(entry)))
+    if name is not None:
+        raise ContentError(
+            f"index.json: no entry is named {printable(repr(name), 100)}; there are: {listed_names(names)}"
+        )
+    raise ContentError(f"index.json: has {len(chosen)} entries; choose one as SOURCE:NAME, of: {listed_names(names)}")
+
+
+def _names(entry: Descriptor) -> list[str]:
+    """What an entry is called: by the image-spec, and by docker, whose name says more."""
+    return [entry.annotations[key] for key in (REF_NAME, DOCKER_NAME) if key in entry.annotations]
+
+
+def same_name(one: str, other: str) -> bool:
+    """True if both mean the same image, as `alpine:3` and `docker.io/library/alpine:3` do."""
+    if one == other:
+        return True
+    try:
+        return _reference(one) == _reference(other)
+    except InvalidReference:
+        return False
+
+
+def _reference(text: str) -> Reference:
+    # What has no `:` and no `/` is a tag; as a repository it would match images of that name with any tag.
+    if not any(mark in text for mark in ":/"):
+        raise InvalidReference("a bare name")
+    return Reference.parse(text).with_default_tag()
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Names for an error."""
+    shown = ", ".join(printable(text, 200) for text in names[:NAMES_SHOWN_MAX])
+    return (shown + (", ..." if len(names) > NAMES_SHOWN_MAX else "")) if names else "none has a name"
+
+
+# --- a folder -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Folder:
+    """A folder, its links resolved, as the place where a layout is kept."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def find(self, relative: str) -> FileContent | None:
+        """The regular file at this path, links followed as long as they stay in the folder. Raises `ContentError`."""
+        try:
+            path = (self.path / relative).resolve()
+            if not path.is_relative_to(self.path):
+                raise ContentError(f"{relative}: is a link that leads out of the layout")
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ContentError(f"{relative}: is not a regular file")
+        except FileNotFoundError:
+            return None
+        except (OSError, RuntimeError) as error:
+            raise ContentError(f"{relative}: {_reason(error)}") from error
+        return FileContent.described(path, status)
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -21,7 +20,11 @@ from regproto import (
     registry_url,
 )
 from regproto._reference import check_tag
-from regproto_sync._layout import Layout, open_layout, split_source
+from regproto_sync._archive import Archive, open_archive
+from regproto_sync._docker_archive import open_docker_archive
+from regproto_sync._image import ImageSource
+from regproto_sync._layout import layout_of, open_layout
+from regproto_sync._notation import Form, parse_source
 
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
@@ -34,7 +37,7 @@ class Planned:
     reference: Reference
     """With the tag that is put, or the digest that was asked for."""
     push: Push
-    layout: Layout = attrs.field(repr=False)
+    source: ImageSource = attrs.field(repr=False)
 
     def explain(self, error: RegprotoError) -> RegprotoError:
         """The error to show for one that ended the push: after a refused digest, the one that names the damaged blob.
@@ -42,14 +45,52 @@ class Planned:
         May read the whole source.
         """
         if isinstance(error, RegistryError) and _CONTENT_CODES & {code.upper() for code in error.codes}:
-            damaged = self.layout.altered(self.push)
+            damaged = self.source.altered(self.push)
             if damaged is not None:
                 return damaged
         return error
 
 
+def open_source(source: str | os.PathLike[str] | ImageSource) -> ImageSource:
+    """The image that `source` names.
+
+    A folder is read as an OCI layout; a file as an archive, which holds an OCI layout or is what `docker save` writes.
+
+    Args:
+        source: a path, as a string also `PATH:NAME`, skopeo's `oci:PATH[:NAME]`, `oci-archive:PATH[:NAME]` and
+            `docker-archive:PATH[:NAME]`, and `-` in the place of the path for an archive on standard input.
+            What is an image already is returned as it is.
+
+    Raises:
+        SourceNotFound: there is nothing at the path.
+        ContentError: it is not what it has to be, or has several images and the name picks none of them.
+    """
+    if isinstance(source, ImageSource):
+        return source
+    found = parse_source(source)
+    if found.form is Form.FOLDER or (found.form is Form.ANY and found.path is not None and found.path.is_dir()):
+        assert found.path is not None
+        return open_layout(found.path, found.image)
+    archive = open_archive(found.path)
+    if _is_docker(archive, found.form):
+        return open_docker_archive(archive, found.image)
+    return layout_of(archive, found.image)
+
+
+def _is_docker(archive: Archive, form: Form) -> bool:
+    """True if an archive is to be read by its manifest.json."""
+    if form is Form.OCI_ARCHIVE or "index.json" in archive.members:
+        return False
+    if form is Form.ANY and "manifest.json" not in archive.members:
+        raise ContentError(
+            f"{archive.name}: is neither an OCI layout (oci-layout, index.json, blobs) nor what docker save writes "
+            "(manifest.json)"
+        )
+    return True
+
+
 def plan_source(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | ImageSource,
     reference: str,
     *,
     tags: Sequence[str] = (),
@@ -69,13 +110,12 @@ def plan_source(
     url = registry_url(target.registry, plain_http)
     named = tuple(dict.fromkeys([*([target.tag] if target.tag else []), *map(check_tag, tags)]))
     mounts = [mount_source(text, target.registry) for text in mount_from]
-    path, name = split_source(source) if isinstance(source, str) else (Path(source), None)
-    layout = open_layout(path, name)
-    _check_digest(target.digest, layout)
-    push = layout.plan(
+    image = open_source(source)
+    _check_digest(target.digest, image)
+    push = image.plan(
         target.repository, tags=named, mount_from=mounts, nondistributable=nondistributable, sparse=sparse
     )
-    return Planned(registry_url=url, reference=target, push=push, layout=layout)
+    return Planned(registry_url=url, reference=target, push=push, source=image)
 
 
 def mount_source(text: str, registry: str) -> MountSource:
@@ -93,6 +133,6 @@ def mount_source(text: str, registry: str) -> MountSource:
     return MountSource(repository=found.repository, registry=found.registry if foreign else "", foreign=foreign)
 
 
-def _check_digest(wanted: Digest | None, layout: Layout) -> None:
-    if wanted is not None and wanted != layout.root.digest:
-        raise ContentError(f"{layout.path}: the reference asks for {wanted}, but the source is {layout.root.digest}")
+def _check_digest(wanted: Digest | None, image: ImageSource) -> None:
+    if wanted is not None and wanted != image.root.digest:
+        raise ContentError(f"{image.name}: the reference asks for {wanted}, but the source is {image.root.digest}")

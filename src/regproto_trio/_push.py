@@ -11,13 +11,14 @@ from pathlib import Path
 import trio
 
 from regproto import Config, Notice, PushResult, RegprotoError, Session
+from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
 from regproto_sync._source import plan_source
 from regproto_trio._driver import Keychain, drive
 
 
 async def push(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | ImageSource,
     reference: str,
     *,
     tags: Sequence[str] = (),
@@ -31,13 +32,14 @@ async def push(
     tls: ssl.SSLContext | None = None,
     seed: int | None = None,
 ) -> PushResult:
-    """Push an OCI layout directory, and return when it is there.
+    """Push an image or index, and return when it is there.
 
     Cancelled, it gives back what it has open at the registry, for at most ten seconds, before it raises
     `trio.Cancelled`. `drive` has that time as an argument, and shares connections and tokens among pushes.
 
     Args:
-        source: the layout's path, as a string also `PATH:NAME` where its index.json has several entries.
+        source: an OCI layout folder, an archive (an OCI layout in a tar, or what `docker save` writes), as a string
+            also with a name where there are several images in it, or an `ImageSource`: see `open_source`.
         reference: `host/repository:tag`, or `host/repository@digest`, which then must be the source's. The tag is
             `latest` where neither is given.
         tags: further tags.
