@@ -103,6 +103,21 @@ def test_basic_that_is_not_accepted() -> None:
     assert play.names == ["POST blob", "POST blob"] and "s3cret" not in str(result.error)
 
 
+@pytest.mark.parametrize("keychain", [USER, {"registry_token": "t0ken"}], ids=["password", "token"])
+def test_one_401_does_not_shake_what_was_accepted_before(keychain: dict[str, str]) -> None:
+    basic = challenge("Basic realm=here")
+    play = Play(config=PLAIN, keychain=keychain)
+    play.on({"HEAD blob": [basic], "PUT blob": [basic]})
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+    assert play.names.count("PUT blob") + play.names.count("PATCH") == 2
+
+    play = Play(config=PLAIN, keychain=keychain)
+    play.on({"HEAD blob": [basic], "POST start": always(basic)})
+    error = play.run(PUSH).error
+    assert isinstance(error, RegistryError) and error.status == 401 and "log in" in str(error)
+    assert play.names == ["HEAD blob", "HEAD blob", "POST start", "POST start"]
+
+
 def test_basic_for_two_repositories() -> None:
     play = Play(auth=Auth.BASIC, users={"ann": "s3cret"}, keychain=USER)
     play.run(PUSH, blobs_push(blob(CONTENT), repository="team/other"))

@@ -142,6 +142,12 @@ class Authorizer:
         token.lifetime_s = 0.0  # whatever it said of itself, it is not accepted any more
         return _O.CHALLENGED, None
 
+    def accepted(self, repository: str, serial: int) -> None:
+        """A request with this token was let in."""
+        token = self.tokens.get(repository)
+        if token is not None and token.serial == serial:
+            token.accepted = True
+
     def _wider(self, token: TokenMachine, response: Response) -> tuple[str, ...]:
         """The scopes an insufficient_scope challenge asks for beyond the token's."""
         have = token.scopes()

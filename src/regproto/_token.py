@@ -119,6 +119,8 @@ class TokenMachine(Machine):
     asked_at: float = 0.0
     serial: int = 0
     """Counts the tokens held, so that a 401 can be told to be about an older one."""
+    accepted: bool = False
+    """The registry has let a request with this header in: a 401 after that may pass, one before is final."""
     covers: frozenset[str] = frozenset()
     """The mount sources the token held was asked for."""
 
@@ -150,7 +152,7 @@ class TokenMachine(Machine):
         return _O.FETCH
 
     def _use(self, header: str) -> Outcome:
-        if header == self.header:
+        if header == self.header and not self.accepted:
             self.error = AuthenticationError(f"{shown(self.base)} does not accept the credentials given: log in again")
             return _O.DENIED
         self._hold(header, float("inf"))
@@ -160,6 +162,7 @@ class TokenMachine(Machine):
         self.header = header
         self.lifetime_s = lifetime_s
         self.serial += 1
+        self.accepted = False
         self.covers = frozenset(self.sources) - self.refused_sources
 
     def scopes(self) -> tuple[str, ...]:

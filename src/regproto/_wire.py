@@ -300,6 +300,8 @@ class Wire:
             verdict = None
             if answer.status == 401:
                 verdict = self.auth.challenged(machine, answer, exchange.url, exchange.serial)
+            elif exchange.serial:
+                self.auth.accepted(machine.repository, exchange.serial)
             if verdict is None:
                 verdict = machine.classify(answer, exchange.url)
                 facts = verdict[1]
