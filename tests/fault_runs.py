@@ -260,9 +260,9 @@ class Runs:
             seen = tuple(relay.seen)
         return said, self._target.read(repository, "1.0") == self._contents[shape], seconds, seen
 
-    def clean(self, client: str, shape: str) -> tuple[int, float]:
+    def clean(self, client: str, shape: str, config: Config = CONFIG) -> tuple[int, float]:
         """How many requests the push makes where nothing goes wrong, and its seconds."""
-        said, exact, seconds, seen = self.push(client, shape, nothing)
+        said, exact, seconds, seen = self.push(client, shape, nothing, config)
         assert not said and exact, f"{client} can't push this {shape} without a fault: {said}"
         return len(seen), seconds
 

@@ -202,6 +202,18 @@ def test_jobs(tmp_path: Path, registry: Registry, run: Any) -> None:
     assert registry.server.accepted == 1
 
 
+@pytest.mark.parametrize("driver", ["sync", "trio"])
+def test_timeout(tmp_path: Path, run: Any, driver: str) -> None:
+    silence = Fault(kind=FaultKind.SILENCE, method="PUT", path="/uploads/")
+    with serving(faults=[silence], single_post=202) as registry:
+        path = image_layout(tmp_path / "image")
+        done = run("push", "--timeout", "0.5", "--driver", driver, path, f"{registry.host}/app")
+        assert done.code == 1
+        assert f"the push to {registry.host}/app was not over within 0.5 s" in done.err
+        assert not registry.fake.sessions("app")
+        assert run("push", "--timeout", "60", "--driver", driver, path, f"{registry.host}/app").code == 0
+
+
 def test_password(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = image_layout(tmp_path / "image")
     with serving(auth=Auth.BASIC, users={"user": "pass word"}) as registry:
@@ -249,6 +261,9 @@ MISUSE: list[tuple[list[str], str]] = [
     (["push", "LAYOUT", "HOST/app", "--js"], "--js"),
     (["push", "LAYOUT", "HOST/app", "--jobs", "0"], "'0' is not a number of requests"),
     (["push", "LAYOUT", "HOST/app", "--jobs", "many"], "'many' is not a number of requests"),
+    (["push", "LAYOUT", "HOST/app", "--timeout", "0"], "'0' is not a number of seconds"),
+    (["push", "LAYOUT", "HOST/app", "--timeout", "nan"], "'nan' is not a number of seconds"),
+    (["push", "LAYOUT", "HOST/app", "--timeout", "soon"], "'soon' is not a number of seconds"),
     (["push", "LAYOUT", "HOST/app", "--driver", "curl"], "invalid choice: 'curl'"),
     (["push", "LAYOUT", "HOST/app", "--username", "user"], "--username and --password-stdin go together"),
     (["push", "LAYOUT", "HOST/app", "--password-stdin"], "--username and --password-stdin go together"),

@@ -1,6 +1,6 @@
 """What answers have in common, whoever asked: which are worth another try, and errors made of them.
 
-Source: distribution-spec "Error codes"; which statuses pass is go-containerregistry's list and containers/image's.
+Source: distribution-spec "Error codes".
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from regproto._config import TRANSIENT
 from regproto._content import Digest
 from regproto._errors import (
     ContentError,
@@ -24,9 +25,6 @@ from regproto._messages import Failed, FailureKind, Response, Written
 from regproto._url import shown
 
 _O: Final = members(Outcome)
-
-TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
-"""Statuses that may pass by themselves."""
 
 ERRORS_SHOWN_MAX: Final = 5
 """Of a registry's list of errors; a person reads the first."""

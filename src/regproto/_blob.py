@@ -13,8 +13,8 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, broken, error_codes, refusal, refused, wrong_digest
-from regproto._config import Config
+from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
+from regproto._config import TRANSIENT, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import ContentError
 from regproto._headers import get, parse_length

@@ -29,9 +29,19 @@ MOUNT_SOURCES_MAX: Final = 8
 """Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
 
 
+TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
+"""Statuses that may pass by themselves: go-containerregistry's list and containers/image's together."""
+
+
 def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value > 0:
         raise LocalProtocolError(f"{attribute.name} must be more than 0, not {value!r}")
+
+
+def _refusals(_instance: object, attribute: attrs.Attribute[Any], value: frozenset[int]) -> None:
+    wrong = sorted(status for status in value if not 400 <= status < 600 or status == 401)
+    if wrong:
+        raise LocalProtocolError(f"{attribute.name}: {wrong} are not statuses of refusals (401 has its own way)")
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +69,15 @@ class Config:
     """Without a byte moving, while sending or receiving."""
     exchange_timeout_s: float | None = attrs.field(default=None, validator=_positive)
     """One whole exchange; None: as long as bytes move."""
+    push_timeout_s: float | None = attrs.field(default=None, validator=_positive)
+    """One whole push, from the first `poll` after it was submitted; None: as long as it moves. Beyond it the push ends
+    with a `PushTimeout`."""
+    give_back_timeout_s: float = attrs.field(default=10.0, validator=_positive)
+    """What a push that failed, was cancelled or timed out may take to end its requests and delete its upload
+    sessions: two round trips for each on any registry that still answers."""
+    retry_statuses: frozenset[int] = attrs.field(default=TRANSIENT, converter=frozenset, validator=_refusals)
+    """Statuses that are worth another try. One that is left out is taken at its first word; one that is added is tried
+    again where it would be a refusal (where a 404 only says that something is absent, it goes on saying so)."""
     small_blob_bytes: int = attrs.field(default=256 * 1024, validator=attrs.validators.ge(0))
     """Blobs up to this size skip the HEAD and go in a single POST while the registry is unknown or takes those: sending
     them costs less than asking on common links (256 kB are 20 ms at 100 Mbit/s)."""

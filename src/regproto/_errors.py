@@ -33,6 +33,25 @@ class TransportError(RegprotoError):
     """The registry could not be reached, or went silent, for longer than the limits allow."""
 
 
+class PushTimeout(TransportError):
+    """The push was not over within `Config.push_timeout_s`.
+
+    Attributes:
+        timeout_s: that limit, in seconds.
+    """
+
+    def __init__(self, message: str, *, timeout_s: float) -> None:
+        super().__init__(message)
+        self.timeout_s = timeout_s
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _push_timeout, (str(self), self.timeout_s)
+
+
+def _push_timeout(message: str, timeout_s: float) -> PushTimeout:
+    return PushTimeout(message, timeout_s=timeout_s)
+
+
 class RemoteProtocolError(RegprotoError):
     """The registry broke the protocol: no Location, a digest that is not ours, a redirect loop, garbage."""
 

@@ -56,7 +56,7 @@ class Graph:
     def begin(self, work: PushWork) -> None:
         """Start a push: its root under each of its tags, and whatever no manifest of it names."""
         plan = work.plan
-        self.pushes.under_way[work.id] = work
+        self.pushes.begin(work)
         for descriptor in plan.skipped:
             self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         named = {d.digest for m in plan.manifests for d in m.names()}
@@ -139,6 +139,9 @@ class Graph:
             if _O.DROP in machine.TABLE[machine.state]:
                 self.advance(machine, (_O.DROP, None))
                 return
+        if machine.expired and machine.state in machine.ASKS:
+            self._quit(machine)
+            return
         if isinstance(machine, UploadMachine):
             self._tell_owner(machine, outcome)
         elif outcome is _O.MISSING and isinstance(machine, ManifestMachine) and facts is not None:
@@ -247,6 +250,8 @@ class Graph:
         """Delete a session that a blob was given and does not need."""
         upload = discarding(blob)
         blob.location = ""
+        if blob.expired:
+            return
         waiting = blob.node.users[0] if blob.node.users else blob.ends_for
         if waiting is not None:
             self.pushes.outlive(upload, waiting)
@@ -340,7 +345,25 @@ class Graph:
                 self._hand_on(node.machine, node.users[0])
         self.pushes.stop_token(work)
         work.ending -= 1
+        if work.ending:
+            self.pushes.patience.end(work.id, self.wire.now)
         self.pushes.report(work)
+
+    def expire(self) -> None:
+        """End what has taken too long: pushes, and what those that are over have left behind."""
+        for work in self.pushes.overdue():
+            self.fail(work, self.pushes.timeout(work))
+        for machine in self.pushes.out_of_time():
+            machine.expired = True
+            if machine.place is Place.IN_FLIGHT:
+                self.wire.abort(machine)
+            else:
+                self._quit(machine)
+
+    def _quit(self, machine: Machine) -> None:
+        """Ask nothing more."""
+        machine.delay_s = 0.0
+        self.advance(machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
 
     def _stop(self, machine: BlobMachine | ManifestMachine, work: PushWork) -> None:
         upload = machine.upload if isinstance(machine, BlobMachine) else None

@@ -210,6 +210,8 @@ class Machine:
     """What failed is our own content, not the registry."""
     doomed: bool = False
     """To be dropped as soon as the exchange in flight is answered."""
+    expired: bool = False
+    """There is no time left to end in good order: nothing more is asked."""
 
     @property
     def url_base(self) -> str:

@@ -15,8 +15,8 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, error_codes, refusal, refused, wrong_digest
-from regproto._config import Config
+from regproto._answers import error_codes, refusal, refused, wrong_digest
+from regproto._config import TRANSIENT, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import InvalidReference
 from regproto._headers import get

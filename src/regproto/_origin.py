@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
+from typing import Final
 
 import attrs
 
 from regproto._config import Config
 from regproto._machine import Machine
+
+PASSES_MAX: Final = 16
+"""Bodies that may pass one that has no room: they keep the line busy; after them the room is kept for the large one, so
+that it waits for what is under way and no longer."""
+LANES_LOOKED_AT: Final = 8
+"""Pushes looked through for a body that has room: a bound on what a step costs."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -32,6 +40,11 @@ class Lanes:
     def first(self) -> Machine:
         """The machine whose turn it is."""
         return self.lanes[self.turn[0]][0]
+
+    def put_first(self, lane: int) -> None:
+        """Let this lane have the next turn."""
+        self.turn.remove(lane)
+        self.turn.appendleft(lane)
 
     def pop(self) -> Machine:
         """Take the machine whose turn it is."""
@@ -59,6 +72,8 @@ class Origin:
     """In flight."""
     hold_until: float = 0.0
     """After a 429: nothing is sent before this."""
+    passed: int = 0
+    """Bodies sent before one whose turn it was and that had no room."""
     answered: bool = False
     """Until it has answered once, one request at a time: the first serves as the ping, and takes the first 401."""
     light: Lanes = attrs.field(factory=Lanes)
@@ -71,6 +86,20 @@ class Origin:
             return None
         # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
         heavy, light = self.heavy, self.light
-        if heavy.turn and (not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes):
-            return heavy
+        if heavy.turn:
+            if not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes:
+                self.passed = 0
+                return heavy
+            if len(heavy.turn) > 1 and self._may_pass(config.max_body_bytes - self.body_bytes):
+                return heavy
         return light if light.turn else None
+
+    def _may_pass(self, room_bytes: int) -> bool:
+        """Whether another push's body has room; it is then the first."""
+        if self.passed < PASSES_MAX:
+            for lane in islice(self.heavy.turn, 1, LANES_LOOKED_AT):
+                if self.heavy.lanes[lane][0].body_bytes <= room_bytes:
+                    self.passed += 1
+                    self.heavy.put_first(lane)
+                    return True
+        return False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import attrs
 
+from regproto._errors import PushTimeout
 from regproto._machine import Machine, Outcome, Place, Verdict
+from regproto._patience import Patience
 from regproto._token import TokenMachine
 from regproto._wire import Wire
 from regproto._work import PushWork
@@ -19,14 +22,24 @@ class Pushes:
     wire: Wire
     under_way: dict[int, PushWork] = attrs.field(factory=dict)
     """By id, until they are reported."""
+    patience: Patience = attrs.field(init=False)
     ended: deque[PushWork] = attrs.field(factory=deque)
     """Pushes that are over and have nothing in flight, to be reported."""
+
+    def __attrs_post_init__(self) -> None:
+        self.patience = Patience(config=self.wire.config)
+
+    def begin(self, work: PushWork) -> None:
+        """A push is under way."""
+        self.under_way[work.id] = work
+        self.patience.begin(work.id)
 
     def outlive(self, machine: Machine, work: PushWork) -> None:
         """A push is not reported before this machine has ended."""
         if machine.ends_for is None:
             machine.ends_for = work
             work.ending += 1
+            work.leftovers.append(machine)
 
     def one_ended(self, machine: Machine) -> None:
         """A machine has ended; if a push that is over waited for that, it may be reported."""
@@ -39,6 +52,28 @@ class Pushes:
         """Have a push reported if it is over and nothing of it is left."""
         if work.outcome is not None and not work.ending and self.under_way.pop(work.id, None) is not None:
             self.ended.append(work)
+
+    # --- time ---
+
+    def overdue(self) -> Iterator[PushWork]:
+        """Pushes that have taken too long as a whole."""
+        for push_id in self.patience.overdue(self.wire.now):
+            work = self.under_way.get(push_id)
+            if work is not None and work.outcome is None:
+                yield work
+
+    def out_of_time(self) -> Iterator[Machine]:
+        """What pushes that are over have left behind, and for longer than that may take."""
+        for push_id in self.patience.out_of_time(self.wire.now):
+            work = self.under_way.get(push_id)
+            if work is not None:
+                yield from [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
+
+    def timeout(self, work: PushWork) -> PushTimeout:
+        """The error of a push that has taken too long."""
+        name, limit_s = f"{self.wire.registry}/{work.plan.repository}", self.wire.config.push_timeout_s or 0.0
+        done = f"{len(work.found)} things were there, {len(work.nodes)} were not"
+        return PushTimeout(f"the push to {name} was not over within {limit_s:g} s ({done})", timeout_s=limit_s)
 
     # --- tokens ---
 

@@ -127,6 +127,8 @@ class Session:
         """
         wire, graph = self._wire, self._graph
         wire.tick(now)
+        if self._pushes.patience.due <= wire.now:
+            graph.expire()
         while (found := wire.take()) is not None:
             if not isinstance(found, tuple):
                 return found
@@ -136,7 +138,7 @@ class Session:
             return notice
         if self._pushes.ended:
             return self._finish(self._pushes.ended.popleft())
-        return Wait(until=wire.wait_until())
+        return Wait(until=min(wire.wait_until(), self._pushes.patience.due))
 
     def receive(self, now: float, event: Input) -> None:
         """Tell what came of a `Send` or a `NeedCredentials`. Never raises for what a registry does.

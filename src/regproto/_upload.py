@@ -13,9 +13,9 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import TRANSIENT, broken, error_codes, refused, wrong_digest
+from regproto._answers import broken, error_codes, refused, wrong_digest
 from regproto._blob import OCTETS, START_HEADERS, blob_body, content_refused, look_verdict
-from regproto._config import Config
+from regproto._config import TRANSIENT, Config
 from regproto._content import Digest
 from regproto._headers import get, parse_length, parse_range
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members

@@ -16,7 +16,7 @@ import attrs
 
 from regproto._answers import failure, failure_error
 from regproto._auth import Authorizer, Gate
-from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, Config
+from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
 from regproto._errors import RemoteProtocolError, TransportError
 from regproto._headers import get, parse_retry_after, parse_warnings
 from regproto._machine import (
@@ -303,7 +303,7 @@ class Wire:
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
             if verdict is None:
-                verdict = machine.classify(answer, exchange.url)
+                verdict = self._by_choice(machine, answer.status, machine.classify(answer, exchange.url))
                 facts = verdict[1]
                 if facts is not None and facts.location:
                     self._admit(facts.location)
@@ -320,6 +320,18 @@ class Wire:
             return machine, self._count(exchange, verdict, self._asked_to_wait(origin, answer))
         return machine, verdict
 
+    def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
+        """The verdict by the embedder's choice of what is worth another try."""
+        retried, outcome = self.config.retry_statuses, verdict[0]
+        if retried is TRANSIENT:
+            return verdict
+        row = machine.TABLE[machine.state]
+        if outcome is _O.REFUSED and status in retried and _O.UNAVAILABLE in row:
+            return _O.UNAVAILABLE, verdict[1]
+        if outcome is _O.UNAVAILABLE and status in TRANSIENT - retried:
+            return (_O.UNABLE if _O.UNABLE in row else _O.GAVE_UP), verdict[1]
+        return verdict
+
     def _redirect(self, exchange: Exchange, response: Response) -> bool:
         """Follow a redirect; False if this status asks for none here."""
         location = get(response.headers, "location")
@@ -327,7 +339,7 @@ class Wire:
             return False
         if exchange.redirects >= REDIRECTS_MAX:
             raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
-        if exchange.machine.doomed:
+        if exchange.machine.doomed or exchange.machine.expired:
             return False
         url = resolve(exchange.url, location)
         self._admit(url)

@@ -14,6 +14,7 @@ import attrs
 from regproto._blob import BlobMachine
 from regproto._content import Digest
 from regproto._errors import RegprotoError
+from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push
@@ -41,6 +42,8 @@ class PushWork:
     error: RegprotoError | None = None
     found: dict[Digest, Status] = attrs.field(factory=dict)
     """How each digest came to be there, in that order."""
+    leftovers: list[Machine] = attrs.field(factory=list)
+    """What that is or was."""
     requests_before: int = 0
     bytes_before: int = 0
     alone: tuple[PushWork, ...] = attrs.field(init=False)

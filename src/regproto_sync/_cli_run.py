@@ -22,6 +22,8 @@ CODES_HELP: Final = "exit codes: 0 done, 1 refused or failed, 2 used wrongly, 13
 
 PASSWORD_MAX: Final = 1024 * 1024
 """Characters of a password; tokens given as one have some thousand."""
+_TIMEOUT_MAX_S: Final = 366 * 86_400.0
+"""Nobody waits a year; keeps a deadline a date."""
 
 
 class Misuse(Exception):
@@ -34,6 +36,12 @@ def add_registry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=_jobs, metavar="N", help=f"requests at a time (default: {Config().max_exchanges})"
     )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="give up when it is not done after so long, and give back what is open (default: never)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument("--json", action="store_true", help="one JSON object per event on standard output")
     parser.add_argument("--driver", choices=("sync", "trio"), default="sync", help="(default: %(default)s)")
@@ -45,6 +53,16 @@ def _jobs(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests, 1 or more")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, more than 0")
+    return seconds
 
 
 def perform(
@@ -70,7 +88,10 @@ def perform(
     arguments = {
         **arguments,
         "plain_http": options.plain_http,
-        "config": Config(max_exchanges=options.jobs) if options.jobs is not None else None,
+        "config": Config(
+            max_exchanges=options.jobs or Config().max_exchanges,
+            push_timeout_s=options.timeout,
+        ),
         "keychain": _keychain(options),
         "on_notice": output.notice,
     }

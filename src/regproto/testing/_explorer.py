@@ -262,6 +262,7 @@ class Explorer:
             response_timeout_s=FOREVER_S,
             idle_timeout_s=FOREVER_S,
             exchange_timeout_s=None,
+            give_back_timeout_s=FOREVER_S,
         )
         session = Session(BASE, config, journal=True)
         for push in self.pushes:

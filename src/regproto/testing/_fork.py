@@ -106,6 +106,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             o.exchanges,
             o.body_bytes,
             o.answered,
+            o.passed,
             o.hold_until > wire.now,
             *(_lanes(part) for part in (o.light, o.heavy)),
         )
