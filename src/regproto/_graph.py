@@ -32,7 +32,6 @@ _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
 _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 """In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
-_NOTHING: Final[frozenset[Digest]] = frozenset()
 _GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
 
 
@@ -75,7 +74,7 @@ class Graph:
     def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool = False) -> Node | None:
         """The node of something a push needs, with a machine at work on it; None if it is there."""
         repository = work.plan.repository
-        key = (repository, digest, tag, work.plan.absent if digest in work.manifests else _NOTHING)
+        key = (repository, digest, tag, work.plan.absent if digest in work.manifests else None)
         node = self.nodes.get(key)
         if node is not None:
             self._join(work, node)
@@ -83,7 +82,9 @@ class Graph:
         if not tag and (digest in work.found or (repository, digest) in self.known):
             work.found.setdefault(digest, _N.EXISTING)
             return None
-        node = self.nodes[key] = work.nodes[key] = Node(key=key, users=work.alone)
+        node = self.nodes[key] = work.nodes[key] = Node(
+            key=key, repository=repository, digest=digest, tag=tag, users=work.alone
+        )
         self._set_to_work(work, node, looked)
         return node
 
@@ -100,7 +101,7 @@ class Graph:
 
     def _names(self, work: PushWork, node: Node) -> list[Digest]:
         """What a manifest names and the push brings."""
-        return [d.digest for d in work.manifests[node.digest].names() if d.digest not in node.absent]
+        return [d.digest for d in work.manifests[node.digest].names() if d.digest not in work.plan.absent]
 
     def _need_names(self, work: PushWork, node: Node) -> list[Node]:
         """The nodes of what a manifest names and is not there; not all if the push comes to an end on the way."""

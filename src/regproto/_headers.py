@@ -55,8 +55,7 @@ def get(headers: Headers, name_lower: str) -> str | None:
 
 def get_all(headers: Headers, name_lower: str) -> tuple[str, ...]:
     """Every value of a header, given its name in lower case."""
-    length = len(name_lower)
-    return tuple([value for name, value in headers if len(name) == length and name.lower() == name_lower])
+    return tuple(value for name, value in headers if name.lower() == name_lower)
 
 
 @attrs.frozen(kw_only=True)
@@ -145,7 +144,7 @@ def parse_challenges(headers: Headers) -> tuple[Challenge, ...]:
 
 def parse_warnings(headers: Headers) -> tuple[str, ...]:
     """The texts of all `Warning: 299 - "..."` headers (distribution-spec, "Warnings"), printable, bounded."""
-    values = get_all(headers, "warning")
+    values = [value for name, value in headers if len(name) == 7 and name.lower() == "warning"]
     if not values:
         return ()
     texts: list[str] = []

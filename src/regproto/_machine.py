@@ -7,8 +7,8 @@ A machine is one thing with a life on the wire. It answers three questions and k
     request_for()     -> Ask                       what to ask now
 
 A state is of one of four kinds: it ASKS (a request is due), it DECIDES (the next outcome follows from what is
-known, without asking), it ENDS, or else it waits for another machine. `Session` is the only caller of `step`; a
-transition that is not in a table is our own mistake and fails loudly.
+known, without asking), it ENDS, or else it waits for another machine. `advance` is the one place where a state is
+left; a transition that is not in a table is our own mistake and fails loudly.
 
 A machine never knows about tokens, other machines, time or attempts: those are the session's.
 """
@@ -228,14 +228,6 @@ class Machine:
         """The repository of the same registry that the next request also reads from; "" for none."""
         return ""
 
-    def step(self, outcome: Outcome) -> State:
-        """Go where the table says."""
-        try:
-            self.state = self.TABLE[self.state][outcome]
-        except KeyError:
-            raise AssertionError(f"no transition: {self.NAME} {self.state.value} --{outcome.value}-->") from None
-        return self.state
-
     def patience(self, config: Config) -> int:
         """How many faults in a row are borne in this state."""
         return config.attempts - 1
@@ -279,14 +271,18 @@ def advance(
     knowledge: Knowledge,
     config: Config,
     journal: list[Edge] | None = None,
-) -> State:
-    """Take one outcome, and then every decision that needs no further answer. Returns the state it rests in."""
+) -> None:
+    """Take one outcome, and then every decision that needs no further answer."""
     machine.absorb(outcome, facts)
     machine.redirect = None
     while True:
+        state = machine.state
         if journal is not None:
-            journal.append((machine.NAME, machine.state, outcome))
-        state = machine.step(outcome)
-        if state not in machine.DECIDES:
-            return state
+            journal.append((machine.NAME, state, outcome))
+        try:
+            machine.state = machine.TABLE[state][outcome]
+        except KeyError:
+            raise AssertionError(f"no transition: {machine.NAME} {state.value} --{outcome.value}-->") from None
+        if machine.state not in machine.DECIDES:
+            return
         outcome = machine.decide(knowledge, config)

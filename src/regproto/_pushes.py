@@ -51,6 +51,7 @@ class Pushes:
     def report(self, work: PushWork) -> None:
         """Have a push reported if it is over and nothing of it is left."""
         if work.outcome is not None and not work.ending and self.under_way.pop(work.id, None) is not None:
+            work.alone = ()  # what holds itself would be left to the garbage collector
             self.ended.append(work)
 
     # --- time ---

@@ -184,7 +184,7 @@ class Wire:
         origin, now = self._origin_at(url), self.now
         number = self.next_id
         self.next_id += 1
-        value, serial = self.auth.header_for(machine, origin.name)
+        value, serial = self.auth.header_for(machine, origin.name) if self.auth.scheme else ("", 0)
         size = body_size(ask.body)
         limit = self.first_limit
         deadline = now + limit[1]

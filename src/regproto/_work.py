@@ -19,9 +19,9 @@ from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push
 
-Key: TypeAlias = tuple[str, Digest, str, frozenset[Digest]]
-"""What a node is about: repository, digest, tag (or ""), and what the plan leaves out, so that plans that leave out
-different things of one manifest do not share its node."""
+Key: TypeAlias = tuple[str, Digest, str, frozenset[Digest] | None]
+"""What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out: plans that leave
+out different things of one manifest do not share its node."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -80,10 +80,9 @@ class Node:
     """One thing that is to be there."""
 
     key: Key
-    repository: str = attrs.field(init=False)
-    digest: Digest = attrs.field(init=False)
-    tag: str = attrs.field(init=False)
-    absent: frozenset[Digest] = attrs.field(init=False)
+    repository: str
+    digest: Digest
+    tag: str
     machine: BlobMachine | ManifestMachine | None = None
     """None once it is there."""
     users: tuple[PushWork, ...] = ()
@@ -95,6 +94,3 @@ class Node:
     descended: bool = False
     """What a manifest names has been started."""
     there: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        self.repository, self.digest, self.tag, self.absent = self.key
