@@ -316,9 +316,10 @@ class Wire:
                     )
                 ),
             )
-        if verdict[0] in FAULTS:
-            return machine, self._count(exchange, verdict, self._asked_to_wait(origin, answer))
-        return machine, verdict
+        wait_s = 0.0
+        if verdict[0] in FAULTS or answer.status == 429:
+            wait_s = self._asked_to_wait(origin, answer)
+        return machine, self._count(exchange, verdict, wait_s) if verdict[0] in FAULTS else verdict
 
     def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
         """The verdict by the embedder's choice of what is worth another try."""
