@@ -144,6 +144,7 @@ class Driver:
         self._threads = trio.CapacityLimiter(math.inf)
         self._means = Means(Pool(), self._tls_context, clock, self._threads)
         self._pushes: dict[int, _Waiting] = {}
+        self._finished: dict[int, PushResult] = {}  # of pushes that nobody waited for yet
         self._exchanges: dict[int, ExchangeTask] = {}
         self._news = trio.Event()
         self._closing = False
@@ -181,6 +182,9 @@ class Driver:
         """
         if self._closing:
             raise trio.ClosedResourceError("the driver is closed")
+        if push_id in self._finished:
+            await trio.lowlevel.checkpoint()
+            return self._finished.pop(push_id)
         waiting = self._pushes[push_id] = _Waiting()
         self._news.set()
         try:
@@ -241,7 +245,10 @@ class Driver:
                     # There may be thousands in a row, and others want to run.
                     await trio.lowlevel.checkpoint()
                 case Finished(push_id=push_id, result=result):
-                    if (waiting := self._pushes.pop(push_id, None)) is not None:
+                    waiting = self._pushes.pop(push_id, None)
+                    if waiting is None:
+                        self._finished[push_id] = result
+                    else:
                         waiting.result = result
                         waiting.over.set()
                 case Wait(until=until):

@@ -6,7 +6,7 @@ import threading
 
 from regproto._messages import FailureKind
 from regproto.testing._check_driver._bench import Bench, ask, check, expect, failed, responded
-from regproto.testing._check_driver._peer import OK, Line, answering, refused_url, serving, until_closed
+from regproto.testing._check_driver._peer import OK, Line, answering, refused_url, serving
 from regproto.testing._check_driver._script import answered, happens, tell
 
 
@@ -92,7 +92,7 @@ def tls(bench: Bench) -> None:
 
 @check("TLS failure", "a certificate that is not trusted or of another name, or a peer without TLS, is Failed(TLS)")
 def tls_failure(bench: Bench) -> None:
-    with bench.peer(until_closed, tls=True, may_fail=True) as peer:
+    with bench.peer(serving, tls=True, may_fail=True) as peer:
         failed(bench.exchange(ask(1, peer.url)), FailureKind.TLS, nothing_written=True)
         other_name = f"https://127.0.0.1:{peer.port}"
         failed(bench.exchange(ask(1, other_name), tls=bench.trust()), FailureKind.TLS, nothing_written=True)

@@ -38,14 +38,21 @@ class Line:
 
     def body(self, size: int) -> bytes:
         """So many bytes of a body."""
+        body = self.some_body(size)
+        if len(body) < size:
+            raise Gone(f"the connection was closed {size - len(body)} bytes before the end of a body")
+        return body
+
+    def some_body(self, size: int) -> bytes:
+        """So many bytes of a body, or what there is until the driver closes the connection."""
         parts, missing = [self._read[:size]], size - len(self._read)
         self._read = self._read[size:]
-        while missing > 0:
-            data = self.socket.recv(min(missing, 1 << 20))
-            if not data:
-                raise Gone(f"the connection was closed {missing} bytes before the end of a body")
-            parts.append(data)
-            missing -= len(data)
+        try:
+            while missing > 0 and (data := self.socket.recv(min(missing, 1 << 20))):
+                parts.append(data)
+                missing -= len(data)
+        except (ConnectionError, ssl.SSLError):
+            pass
         return b"".join(parts)
 
     def rest(self) -> bytes:

@@ -13,7 +13,7 @@ from regproto.testing._check_driver._report import DriverFaulty, DriverReport, F
 PATIENCE_S: Final = 10.0
 """How long anything may take before the driver is said to hang; far more than a busy machine needs."""
 
-for _name in ("_connecting",):
+for _name in ("_looping", "_connecting", "_asking", "_sending", "_answering", "_aborting"):
     import_module(f"regproto.testing._check_driver.{_name}")
 
 
@@ -44,8 +44,9 @@ def check_driver(
     unknown = (lacking | frozenset(only)) - {check.name for check in CHECKS}
     if unknown:
         raise LocalProtocolError(f"there is no check named {', '.join(map(repr, sorted(unknown)))}")
-    bench = Bench(run_session, patience_s)
-    findings = [_perform(bench, check, lacking) for check in CHECKS if not only or check.name in only]
+    findings = [
+        _perform(Bench(run_session, patience_s), check, lacking) for check in CHECKS if not only or check.name in only
+    ]
     report = DriverReport(driver=_name_of(run_session), findings=tuple(findings))
     if not report.ok:
         raise DriverFaulty(report)
@@ -57,6 +58,8 @@ def _perform(bench: Bench, check: Check, lacking: frozenset[str]) -> Finding:
     before = descriptors()
     try:
         check.perform(bench)
+        if bench.peer_errors:
+            detail = f"seen by the peer: {bench.peer_errors[0]}"
     except CheckFailed as error:
         detail, hung = str(error), isinstance(error, Hung)
     after = descriptors()

@@ -59,6 +59,7 @@ class ScriptedSession:
         broken: what the driver did that no driver may.
         stuck: the step it waited for in vain; empty if there was none.
         polls: how often it was asked.
+        now: the driver's clock when it last called.
     """
 
     def __init__(self, steps: Iterable[Step], push_ids: Iterable[int], patience_s: float) -> None:
@@ -67,6 +68,7 @@ class ScriptedSession:
         self.broken: list[str] = []
         self.stuck = ""
         self.polls = 0
+        self.now = -math.inf
         self._steps = list(steps)
         self._to_finish = list(push_ids)
         self._patience_s = patience_s
@@ -90,6 +92,7 @@ class ScriptedSession:
         """The next thing to do."""
         with self._owned():
             self.polls += 1
+            self.now = now
             if self._deadline == math.inf:
                 self._deadline = now + self._patience_s
             said = self._next(now)
@@ -97,11 +100,14 @@ class ScriptedSession:
             self._sends[said.id] = said
         elif isinstance(said, NeedCredentials):
             self._needs.add(said.id)
+        elif isinstance(said, Finished) and said.push_id in self._to_finish:
+            self._to_finish.remove(said.push_id)
         return said
 
     def receive(self, now: float, event: Input, /) -> None:
         """Records what came of an output, if it may come."""
         with self._owned():
+            self.now = now
             match event:
                 case Response() | Failed():
                     self._refuse_answer(event)
@@ -132,7 +138,7 @@ class ScriptedSession:
             return step(now) if callable(step) else step
         self._steps.clear()
         if self._to_finish:
-            return Finished(push_id=self._to_finish.pop(0), result=RESULT)
+            return Finished(push_id=self._to_finish[0], result=RESULT)
         return Wait(until=math.inf)
 
     def _refuse_answer(self, event: Response | Failed) -> None:
