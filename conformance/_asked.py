@@ -84,6 +84,8 @@ def read_expected(raw: object, where: str) -> Expected:
     headers = fields.mapping("headers", _header)
     least, most = fields.take("times", as_times, (1, 1))
     fields.end()
+    if most < 1:
+        raise Invalid(f"{where}: what must not be asked stands in not_asked")
     return Expected(pattern=pattern, headers=headers, least=least, most=most)
 
 

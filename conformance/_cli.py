@@ -13,6 +13,7 @@ from conformance import _core
 from conformance._fields import Invalid
 from conformance._scenario import SCENARIOS, Scenario, read_all
 from conformance._table import Row, Verdict, show
+from regproto import LocalProtocolError
 
 HOLDS: Final = 0
 FAILS: Final = 1
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="exit codes: 0 all hold, 1 one fails, 2 used wrongly or a scenario is invalid",
         allow_abbrev=False,
     )
-    parser.add_argument("--driver", metavar="MODULE:FACTORY", help="over loopback HTTP, by this driver")
+    parser.add_argument("--driver", metavar="MODULE:FUNCTION", help="over loopback HTTP, by this driver")
     parser.add_argument("-k", metavar="TEXT", default="", help="only scenarios with this in their theme or id")
     parser.add_argument("--list", action="store_true", help="print what the scenarios show, and play none")
     parser.add_argument("--scenarios", metavar="DIR", type=Path, default=SCENARIOS, help=argparse.SUPPRESS)
@@ -63,9 +64,13 @@ def _play(scenarios: Sequence[Scenario], driver: str | None) -> list[Row]:
 
 def over_http(scenarios: Sequence[Scenario], driver: str, jobs: int = JOBS) -> list[Row]:
     """The rows of these scenarios over loopback HTTP. Raises `Invalid` if there is no such driver."""
-    from conformance._http import check, load_driver
+    from conformance._http import check
+    from regproto.testing._check_driver._command import load_driver
 
-    run = load_driver(driver)
+    try:
+        run = load_driver(driver)
+    except LocalProtocolError as error:
+        raise Invalid(str(error)) from None
 
     def row(scenario: Scenario) -> Row:
         if scenario.core_only:

@@ -83,7 +83,8 @@ class _Core:
         self.random = random.Random(order)
         self.now = 0.0
         self.flying: deque[_Flying] = deque()
-        self.silent: dict[int, _Flying] = {}
+        self.silent: set[int] = set()
+        self.aborted: set[int] = set()
         self.notices: list[Notice] = []
         self.open: dict[int, int] = {}
         """The pushes under way: their place in the scenario by their id."""
@@ -122,10 +123,9 @@ class _Core:
             case Send() as send:
                 self._sent(send)
             case Abort(id=number):
-                flying = self.silent.pop(number, None)
-                if flying is not None:
-                    failed = Failed(id=number, kind=FailureKind.ABORTED, written=Written.ALL)
-                    self.session.receive(self.now, failed)
+                self.aborted.add(number)
+                if number in self.silent:
+                    self._give_up(number)
             case NeedCredentials(id=number):
                 self._keychain(number)
             case Notice() as notice:
@@ -144,17 +144,14 @@ class _Core:
         return True
 
     def _sent(self, send: Send) -> None:
-        framing: Headers = ()
-        if send.method in ("POST", "PUT", "PATCH"):
-            size = len(send.body) if isinstance(send.body, bytes) else send.body.size
-            framing = (("Content-Length", str(size)),)
+        size = len(send.body) if isinstance(send.body, bytes) else send.body.size
+        framing: Headers = (("Content-Length", str(size)),) if send.method in ("POST", "PUT", "PATCH") else ()
         head = Request.to(send.method, send.url, (*send.headers, *framing))
         exchange = self.player.open(head, self.now)
         assert isinstance(exchange, Played)
-        if send.body:
-            size = len(send.body) if isinstance(send.body, bytes) else send.body.size
+        if size:
             self.session.receive(self.now, Progress(id=send.id, phase=Phase.SENDING, bytes=size))
-        self.session.receive(self.now, Progress(id=send.id, phase=Phase.WAITING))
+        self.session.receive(self.now, Progress(id=send.id, phase=Phase.WAITING, bytes=size))
         self.flying.append(_Flying(send, exchange))
         cancel_at = self.scenario.cancel_at
         if cancel_at is not None and cancel_at.fits(exchange.seen, self.names):
@@ -186,9 +183,15 @@ class _Core:
         exchange.feed(body)
         reply = exchange.finish()
         if reply.wire is Wire.SILENT:
-            self.silent[number] = flying
+            self.silent.add(number)
+            if number in self.aborted:
+                self._give_up(number)
             return
         self.session.receive(self.now, _received(send, reply, cut=answer is not None and answer.cut is not None))
+
+    def _give_up(self, number: int) -> None:
+        self.silent.discard(number)
+        self.session.receive(self.now, Failed(id=number, kind=FailureKind.ABORTED, written=Written.ALL))
 
     def _keychain(self, number: int) -> None:
         keychain = self.scenario.keychain

@@ -5,46 +5,24 @@ The registry of a scenario listens on two ports, which are two origins: its own,
 
 from __future__ import annotations
 
-import importlib
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from conformance._fields import Invalid
 from conformance._plan import build
 from conformance._played import Outcome, differences
 from conformance._player import Player
 from conformance._scenario import Scenario
 from conformance._switches import make_config
 from regproto import Credentials, NeedCredentials, NoCredentials, PushResult, Session
+from regproto.testing import RunSession
 from regproto_sync import BytesContent, Server
 
 Keychain = Callable[[NeedCredentials], Credentials | NoCredentials]
 
 PATIENCE_S: Final = 60.0
 """A driver that has not finished a scenario by then hangs: the longest takes a few seconds on a busy machine."""
-
-
-class RunSession(Protocol):
-    """A driver, as `regproto.testing.check_driver` takes it."""
-
-    def __call__(
-        self, session: Any, push_ids: Iterable[int], *, keychain: Keychain, tls: ssl.SSLContext | None = None
-    ) -> Mapping[int, PushResult]: ...
-
-
-def load_driver(name: str) -> RunSession:
-    """The driver that `module:factory` names. Raises `Invalid`."""
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Invalid(f"{name!r} is not the module:factory of a driver: {error}") from None
-    if not callable(found):
-        raise Invalid(f"{name!r} can't be called")
-    return found  # type: ignore[no-any-return]
 
 
 def check(scenario: Scenario, run: RunSession) -> list[str]:

@@ -19,6 +19,7 @@ from conformance._fields import (
     as_count,
     as_flag,
     as_list,
+    as_object,
     as_range,
     as_text,
     list_of,
@@ -111,7 +112,8 @@ def read_theme(raw: object, theme: str) -> list[Scenario]:
     config = fields.mapping("config", anything)
     entries = fields.take("scenarios", as_list)
     fields.end()
-    found = [_scenario(entry, theme, shared, config, n) for n, entry in enumerate(entries)]
+    variants = [variant for n, entry in enumerate(entries) for variant in _each(entry, f"{theme}[{n}]")]
+    found = [_scenario(entry, theme, shared, config, n) for n, entry in enumerate(variants)]
     _check_ids(found)
     return found
 
@@ -170,6 +172,35 @@ def _scenario(
     fields.end()
     _check(scenario, where)
     return scenario
+
+
+def _each(raw: object, where: str) -> list[object]:
+    """A scenario with `each: {"word": [values]}` is one for each value, which stands for `$word` everywhere.
+
+    The values may be an object: then their names go into the ids.
+    """
+    if not isinstance(raw, dict) or "each" not in raw:
+        return [raw]
+    each = as_object(raw["each"], f"{where}.each")
+    if len(each) != 1:
+        raise Invalid(f"{where}.each must have one word")
+    [(word, values)] = each.items()
+    rest = {key: value for key, value in raw.items() if key != "each"}
+    if f"${word}" not in json.dumps(rest):
+        raise Invalid(f"{where}.each: ${word} stands nowhere")
+    named = values if isinstance(values, dict) else {str(v): v for v in as_list(values, f"{where}.each.{word}")}
+    variants = [(name, _replaced(rest, f"${word}", value)) for name, value in named.items()]
+    return [{**variant, "id": f"{variant.get('id')}-{name}"} for name, variant in variants]
+
+
+def _replaced(raw: Any, word: str, value: Any) -> Any:
+    if isinstance(raw, dict):
+        return {_replaced(key, word, value): _replaced(item, word, value) for key, item in raw.items()}
+    if isinstance(raw, list):
+        return [_replaced(item, word, value) for item in raw]
+    if isinstance(raw, str):
+        return value if raw == word else raw.replace(word, str(value))
+    return raw
 
 
 def _one_or_more(fields: Fields, one: str, more: str, read: Any) -> tuple[Any, ...]:

@@ -75,7 +75,8 @@ def refusal(what: str, method: str, url: str, response: Response, hint: str = ""
     said = "; ".join(f"{e.code}: {e.message}".rstrip(": ") for e in errors)
     if not said:
         said = printable(response.body[:300].decode("utf-8", "replace").strip(), 300)
-    hint = hint or next((_HINTS[e.code.upper()] for e in errors if e.code.upper() in _HINTS), "")
+    if response.status != 413:  # its own meaning is exact; the code for it, SIZE_INVALID, has another as well
+        hint = hint or next((_HINTS[e.code.upper()] for e in errors if e.code.upper() in _HINTS), "")
     hint = hint or _STATUS_HINTS.get(response.status, "")
     text = f"{what}: {method} {shown(url)} was answered {response.status}"
     text += f" ({said})" if said else ""
