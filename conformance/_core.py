@@ -39,8 +39,8 @@ from regproto import (
 )
 from regproto.testing import Reply, Request, Wire
 
-ORDERS: Final = ("oldest first", "newest first", "shuffled 1", "shuffled 2")
-"""Which of the requests in flight is answered next: what a scenario says holds in every order of answers."""
+ORDERS: Final = ("oldest first", "newest first", "at once", "shuffled 1", "shuffled 2", "shuffled 3")
+"""Which of the requests in flight is answered next, and how soon: what a scenario says holds in every order."""
 STEPS_MAX: Final = 50_000
 
 
@@ -102,7 +102,8 @@ class _Core:
                         pushes=pushes,
                         results=[self.results[n] for n in range(len(pushes))],
                         player=self.player,
-                        notices=self.notices,
+                        # Told is what is polled: where answers come first, later news replaces earlier.
+                        notices=self.notices if self.order.endswith("first") else None,
                         waited_s=self.now,
                     )
                 self._begin(pushes)
@@ -119,6 +120,9 @@ class _Core:
 
     def _step(self) -> bool:
         """One poll, or one answer; False if there is nothing to do."""
+        if self.flying and self._is_impatient():
+            self._answer(self._next())
+            return True
         match self.session.poll(self.now):
             case Send() as send:
                 self._sent(send)
@@ -158,10 +162,14 @@ class _Core:
             for push_id in self.open:
                 self.session.cancel(push_id, self.now)
 
+    def _is_impatient(self) -> bool:
+        """Whether an answer comes before the core has said all it wants."""
+        return self.order == "at once" or (self.order.startswith("shuffled") and self.random.random() < 0.5)
+
     def _next(self) -> _Flying:
         if self.order == "newest first":
             return self.flying.pop()
-        if self.order != "oldest first":
+        if self.order.startswith("shuffled"):
             self.flying.rotate(self.random.randrange(len(self.flying)))
         return self.flying.popleft()
 
