@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from regproto_sync._docker_archive import DockerImage as DockerImage
     from regproto_sync._driver import Driver as Driver
     from regproto_sync._driver import run_session as run_session
+    from regproto_sync._entries import push_artifact as push_artifact
+    from regproto_sync._entries import push_layer as push_layer
+    from regproto_sync._entries import push_many as push_many
+    from regproto_sync._entries import push_planned as push_planned
+    from regproto_sync._entries import put_manifest as put_manifest
     from regproto_sync._files import bytes_blob as bytes_blob
     from regproto_sync._files import file_blob as file_blob
     from regproto_sync._files import folder_blob as folder_blob
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from regproto_sync._layout import Layout as Layout
     from regproto_sync._layout import open_layout as open_layout
     from regproto_sync._notation import SourceNotFound as SourceNotFound
+    from regproto_sync._options import Options as Options
+    from regproto_sync._plans import blob_of as blob_of
     from regproto_sync._push import push as push
     from regproto_sync._serve import Server as Server
     from regproto_sync._serve import serve as serve
@@ -50,11 +57,13 @@ _HOMES = {
     "ImageSource": "_image",
     "Keychain": "_keychain",
     "Layout": "_layout",
+    "Options": "_options",
     "Planned": "_source",
     "Server": "_serve",
     "SliceContent": "_content",
     "SourceNotFound": "_notation",
     "artifact": "_artifact",
+    "blob_of": "_plans",
     "bytes_blob": "_files",
     "docker_keychain": "_keychain",
     "file_blob": "_files",
@@ -64,6 +73,11 @@ _HOMES = {
     "open_source": "_source",
     "plan_source": "_source",
     "push": "_push",
+    "push_artifact": "_entries",
+    "push_layer": "_entries",
+    "push_many": "_entries",
+    "push_planned": "_entries",
+    "put_manifest": "_entries",
     "run_session": "_driver",
     "serve": "_serve",
     "static_keychain": "_keychain",

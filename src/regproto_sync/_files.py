@@ -16,8 +16,9 @@ from regproto._content import Descriptor, Digest, check_media_type
 from regproto._errors import ContentError, printable
 from regproto._plan import Blob
 from regproto_sync._artifact import TITLE
-from regproto_sync._content import BytesContent, FileContent, digest_of
+from regproto_sync._content import BytesContent, ContentChanged, FileContent, digest_of
 from regproto_sync._spool import COPY_BYTES, spool
+from regproto_sync._tar import BLOCK
 
 FILE_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
 """What oras calls a file whose media type nobody told."""
@@ -161,18 +162,19 @@ def _write_folder(root: Path, title: str, file: BinaryIO) -> tuple[str, str]:
     """Writes a folder's gzipped tar; the hex digests of what was written, and of the tar before compression."""
     whole: Any = _Hashing(file)
     with gzip.GzipFile(filename="", fileobj=whole, mode="wb", compresslevel=GZIP_LEVEL, mtime=0) as packed:
-        tar_bytes: Any = _Hashing(packed)
-        with tarfile.open(fileobj=tar_bytes, mode="w|", format=tarfile.PAX_FORMAT, bufsize=COPY_BYTES) as tar:
-            waiting = [(root, title)]
-            while waiting:
-                path, name = waiting.pop()
-                if _add(tar, path, name, title):
-                    children = sorted(os.listdir(path), reverse=True)
-                    waiting += [(path / child, f"{name}/{child}") for child in children]
-    return whole.hexdigest(), tar_bytes.hexdigest()
+        tar = _Hashing(packed)
+        waiting = [(root, title)]
+        while waiting:
+            path, name = waiting.pop()
+            if _add(tar, path, name, title):
+                children = sorted(os.listdir(path), reverse=True)
+                waiting += [(path / child, f"{name}/{child}") for child in children]
+        # Not filled up to a record, as the standard library does: oras reads, and digests, up to here.
+        tar.write(bytes(2 * BLOCK))
+    return whole.hexdigest(), tar.hexdigest()
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str, top: str) -> bool:
+def _add(tar: _Hashing, path: Path, name: str, top: str) -> bool:
     """Adds a file, a link or a folder without what is in it; True if it is a folder."""
     shown = printable(name, 200)
     try:
@@ -184,22 +186,34 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, top: str) -> bool:
     if stat.S_ISREG(mode):
         content = FileContent.of(path)
         entry.mode, entry.size = 0o755 if mode & 0o100 else 0o644, content.size
+        _write_header(tar, entry)
         with content.open() as stream:
-            tar.addfile(entry, stream)
+            left = content.size
+            while left:
+                data = stream.read(min(left, COPY_BYTES))
+                if not data:
+                    raise ContentChanged(f"{path} ends {left} bytes too early")
+                tar.write(data)
+                left -= len(data)
             content.check(stream)
+        tar.write(bytes(-content.size % BLOCK))
     elif stat.S_ISLNK(mode):
         entry.type, entry.mode, entry.linkname = tarfile.SYMTYPE, 0o777, os.readlink(path)
         leads_to = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.linkname))
         if leads_to != top and not leads_to.startswith(f"{top}/"):
             raise ContentError(f"{shown}: is a link that leads out of the folder, to {printable(entry.linkname, 200)}")
-        tar.addfile(entry)
+        _write_header(tar, entry)
     elif stat.S_ISDIR(mode):
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(entry)
+        _write_header(tar, entry)
         return True
     else:
         raise ContentError(f"{shown}: is neither a file, a folder nor a link")
     return False
+
+
+def _write_header(tar: _Hashing, entry: tarfile.TarInfo) -> None:
+    tar.write(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
 
 
 def _reason(error: Exception) -> str:

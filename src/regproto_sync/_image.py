@@ -70,37 +70,39 @@ class ImageSource(abc.ABC):
             for blob in push.blobs:
                 # Of a config's size; a "config" of gigabytes is content like any other, for the registry to check.
                 if blob.descriptor.digest in configs and blob.descriptor.size <= MANIFEST_MAX_BYTES:
-                    self._check(blob)
+                    _check(blob, self)
         return push
 
-    def altered(self, push: Push) -> ContentError | None:
-        """The error that names a blob of `push` whose content is not what its digest says; None if all are right.
 
-        Reads them all: for after a registry refused one.
-        """
-        try:
-            with named(self.name):
-                for blob in push.blobs:
-                    self._check(blob)
-        except ContentError as error:
-            return error
-        return None
+def altered(push: Push, source: ImageSource | None) -> ContentError | None:
+    """The error that names a blob of `push` whose content is not what its digest says; None if all are right.
 
-    def _check(self, blob: Blob) -> None:
-        digest = blob.descriptor.digest
-        if not isinstance(blob.source, Content):
-            return
-        try:
-            # A file as it is now: whether it has changed since it was described, drivers look.
-            content = FileContent.of(blob.source.path) if isinstance(blob.source, FileContent) else blob.source
-            found = digest_of(content, blob.descriptor.size, digest.algorithm)
-        except OSError as error:
-            raise ContentError(f"{self.where(digest)}: {error.strerror or printable(str(error), 200)}") from error
-        if found != digest:
-            raise ContentError(
-                f"{self.where(digest)}: the content of {digest} does not match its digest (it is {found}): it is "
-                "damaged, make it again"
-            )
+    Reads them all: for after a registry refused one.
+    """
+    try:
+        with named(source.name if source is not None else ""):
+            for blob in push.blobs:
+                _check(blob, source)
+    except ContentError as error:
+        return error
+    return None
+
+
+def _check(blob: Blob, source: ImageSource | None) -> None:
+    digest = blob.descriptor.digest
+    if not isinstance(blob.source, Content):
+        return
+    where = source.where(digest) if source is not None else str(digest)
+    try:
+        # A file as it is now: whether it has changed since it was described, drivers look.
+        content = FileContent.of(blob.source.path) if isinstance(blob.source, FileContent) else blob.source
+        found = digest_of(content, blob.descriptor.size, digest.algorithm)
+    except OSError as error:
+        raise ContentError(f"{where}: {error.strerror or printable(str(error), 200)}") from error
+    if found != digest:
+        raise ContentError(
+            f"{where}: the content of {digest} does not match its digest (it is {found}): it is damaged, make it again"
+        )
 
 
 @contextlib.contextmanager

@@ -46,9 +46,10 @@ class Output:
             say(line)
 
     def pushed(self, reference: str, result: PushResult) -> None:
-        """Ends with the image's name by digest."""
+        """Ends with the image's name by digest, or that of the one blob that was pushed."""
         target = Reference.parse(reference)
-        name = f"{target.registry}/{target.repository}@{result.digest}"
+        digest = result.digest or next(iter((*result.uploaded, *result.existing, *result.mounted)))
+        name = f"{target.registry}/{target.repository}@{digest}"
         if self.json:
             fields = _plain(result)
             del fields["error"]

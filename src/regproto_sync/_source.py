@@ -22,7 +22,7 @@ from regproto import (
 from regproto._reference import check_tag
 from regproto_sync._archive import Archive, open_archive
 from regproto_sync._docker_archive import open_docker_archive
-from regproto_sync._image import ImageSource
+from regproto_sync._image import ImageSource, altered
 from regproto_sync._layout import layout_of, open_layout
 from regproto_sync._notation import Form, parse_source
 
@@ -37,7 +37,8 @@ class Planned:
     reference: Reference
     """With the tag that is put, or the digest that was asked for."""
     push: Push
-    source: ImageSource = attrs.field(repr=False)
+    source: ImageSource | None = attrs.field(repr=False)
+    """None: content of the caller's own."""
 
     def explain(self, error: RegprotoError) -> RegprotoError:
         """The error to show for one that ended the push: after a refused digest, the one that names the damaged blob.
@@ -45,7 +46,7 @@ class Planned:
         May read the whole source.
         """
         if isinstance(error, RegistryError) and _CONTENT_CODES & {code.upper() for code in error.codes}:
-            damaged = self.source.altered(self.push)
+            damaged = altered(self.push, self.source)
             if damaged is not None:
                 return damaged
         return error
@@ -106,9 +107,7 @@ def plan_source(
         SourceNotFound: there is nothing at the source's path.
         ContentError: the source is not what it has to be.
     """
-    target = Reference.parse(reference).with_default_tag()
-    url = registry_url(target.registry, plain_http)
-    named = tuple(dict.fromkeys([*([target.tag] if target.tag else []), *map(check_tag, tags)]))
+    target, url, named = target_of(reference, tags, plain_http)
     mounts = [mount_source(text, target.registry) for text in mount_from]
     image = open_source(source)
     _check_digest(target.digest, image)
@@ -116,6 +115,17 @@ def plan_source(
         target.repository, tags=named, mount_from=mounts, nondistributable=nondistributable, sparse=sparse
     )
     return Planned(registry_url=url, reference=target, push=push, source=image)
+
+
+def target_of(reference: str, tags: Sequence[str], plain_http: bool) -> tuple[Reference, str, tuple[str, ...]]:
+    """Where to: the reference with its default tag, the registry's URL, and all the tags that are put.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed.
+    """
+    target = Reference.parse(reference).with_default_tag()
+    named = tuple(dict.fromkeys([*([target.tag] if target.tag else []), *map(check_tag, tags)]))
+    return target, registry_url(target.registry, plain_http), named
 
 
 def mount_source(text: str, registry: str) -> MountSource:

@@ -1,6 +1,16 @@
-"""`regproto` on trio: `push` for one image, `drive` for tasks that share a session."""
+"""`regproto` on trio: `push` for one image and its kin, `drive` for tasks that share a session."""
 
-from regproto_trio._driver import Driver, drive, run_session
+from regproto_trio._driver import Driver, drive
+from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest
 from regproto_trio._push import push
 
-__all__ = ["Driver", "drive", "push", "run_session"]
+__all__ = [
+    "Driver",
+    "drive",
+    "push",
+    "push_artifact",
+    "push_layer",
+    "push_many",
+    "push_planned",
+    "put_manifest",
+]

@@ -1,0 +1,199 @@
+"""The public calls beside `push`: one layer, one manifest, an artifact, several images at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Unpack
+
+import attrs
+
+from regproto import PushResult, Session
+from regproto_sync._artifact import UNKNOWN_ARTIFACT
+from regproto_sync._driver import Driver
+from regproto_sync._image import ImageSource
+from regproto_sync._keychain import docker_keychain
+from regproto_sync._options import Options
+from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many
+from regproto_sync._source import Planned
+
+
+def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> list[PushResult]:
+    """Performs several plans for one registry at the same time, in one session.
+
+    Returns:
+        Their results in the same order, those that failed with their `error`. None for none.
+    """
+    if not plans:
+        return []
+    seed = options.get("seed")
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    session = Session(plans[0].registry_url, options.get("config"), seed=seed, now=time.monotonic())
+    keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    ids = [session.submit(plan.push) for plan in plans]
+    with Driver(tls=options.get("tls")) as driver:
+        results = driver.run(session, set(ids), keychain=keychain, on_notice=options.get("on_notice"))
+    return [explained(plan, results[push_id]) for plan, push_id in zip(plans, ids, strict=True)]
+
+
+def explained(plan: Planned, result: PushResult) -> PushResult:
+    """A result with the error that is to be shown for its own."""
+    return result if result.error is None else attrs.evolve(result, error=plan.explain(result.error))
+
+
+def first_failure(results: Sequence[PushResult]) -> None:
+    """Raises the first error there is."""
+    for result in results:
+        if result.error is not None:
+            raise result.error
+
+
+def _one(plan: Planned, options: Options) -> PushResult:
+    results = push_planned([plan], **options)
+    first_failure(results)
+    return results[0]
+
+
+def push_layer(
+    layer: Item,
+    repository: str,
+    *,
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push one layer (or any other blob), for a manifest that comes later.
+
+    Args:
+        layer: a file's path, as a string also `FILE:MEDIA_TYPE`, a folder (which becomes a gzipped tar), or a blob
+            or content that describes itself.
+        repository: `host/repository`.
+        mount_from: see `push`.
+        plain_http: see `push`.
+        **options: see `Options`.
+
+    Returns:
+        Its digest is in `existing`, `mounted` or `uploaded`.
+
+    Raises:
+        InvalidReference: `repository` is malformed, or has a tag or digest.
+        ContentError: the content can't be read; `SourceNotFound` if there is none.
+        RegprotoError: the push failed.
+    """
+    return _one(plan_layer(layer, repository, mount_from=mount_from, plain_http=plain_http), options)
+
+
+def put_manifest(
+    content: bytes,
+    reference: str,
+    *,
+    media_type: str = "",
+    tags: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Put a manifest or index alone: all that it names has to be in the repository already.
+
+    Args:
+        content: its exact bytes.
+        reference: see `push`; with a digest it is put under that one, sha512 too.
+        media_type: by default what the manifest says itself.
+        tags: further tags.
+        plain_http: see `push`.
+        **options: see `Options`.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed.
+        ContentError: it is not a manifest, or not the one with the reference's digest.
+        RegprotoError: it was refused.
+    """
+    plan = plan_manifest(content, reference, media_type=media_type, tags=tags, plain_http=plain_http)
+    return _one(plan, options)
+
+
+def push_artifact(
+    files: Iterable[Item],
+    reference: str,
+    *,
+    artifact_type: str = UNKNOWN_ARTIFACT,
+    annotations: Mapping[str, str] | None = None,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push files as an artifact, in the form that oras gives them.
+
+    Args:
+        files: each a path, as a string also `FILE:MEDIA_TYPE`, or a blob or content that describes itself. A folder
+            becomes a gzipped tar, the same for the same content, that oras unpacks.
+        reference: see `push`.
+        artifact_type: what kind of artifact it is, a media type.
+        annotations: of the manifest.
+        tags: further tags.
+        mount_from: see `push`.
+        plain_http: see `push`.
+        **options: see `Options`.
+
+    Raises:
+        InvalidReference: `reference`, a tag or a mount source is malformed.
+        ContentError: a file can't be read, or what is told can't stand in a manifest; `SourceNotFound` if a file is
+            not there.
+        RegprotoError: the push failed.
+    """
+    plan = plan_artifact(
+        files,
+        reference,
+        artifact_type=artifact_type,
+        annotations=annotations,
+        tags=tags,
+        mount_from=mount_from,
+        plain_http=plain_http,
+    )
+    return _one(plan, options)
+
+
+def push_many(
+    images: Iterable[tuple[str | os.PathLike[str] | ImageSource, str]],
+    *,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    nondistributable: bool = False,
+    sparse: bool = False,
+    **options: Unpack[Options],
+) -> list[PushResult]:
+    """Push several images into one registry at the same time, each a source and a reference.
+
+    What they share is sent once for each repository. One that fails does not stop the others.
+
+    Args:
+        images: sources and references, as for `push`.
+        tags: further tags, for each of them.
+        mount_from: see `push`.
+        plain_http: see `push`.
+        nondistributable: see `push`.
+        sparse: see `push`.
+        **options: see `Options`.
+
+    Returns:
+        The results in the same order, when all are over.
+
+    Raises:
+        InvalidReference: a reference is malformed, or one of another registry than the first.
+        ContentError: a source is not what it has to be; `SourceNotFound` if it is not there. Nothing was sent.
+        RegprotoError: a push failed: the first in that order, once all are over.
+    """
+    plans = plan_many(
+        images,
+        tags=tags,
+        mount_from=mount_from,
+        plain_http=plain_http,
+        nondistributable=nondistributable,
+        sparse=sparse,
+    )
+    results = push_planned(plans, **options)
+    first_failure(results)
+    return results

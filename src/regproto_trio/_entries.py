@@ -1,0 +1,138 @@
+"""The public calls beside `push`: one layer, one manifest, an artifact, several images at once.
+
+Each does what the call of the same name in `regproto_sync` does, and takes the same arguments. Cancelled, it gives
+back what it has open at the registry before it raises `trio.Cancelled`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, Unpack
+
+import trio
+
+from regproto import PushResult, Session
+from regproto_sync._artifact import UNKNOWN_ARTIFACT
+from regproto_sync._entries import explained, first_failure
+from regproto_sync._image import ImageSource
+from regproto_sync._keychain import docker_keychain
+from regproto_sync._options import Options
+from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many
+from regproto_sync._source import Planned
+from regproto_trio._driver import drive
+
+T = TypeVar("T")
+
+
+async def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> list[PushResult]:
+    """Performs several plans for one registry at the same time, in one session: see `regproto_sync.push_planned`."""
+    if not plans:
+        return []
+    seed = options.get("seed")
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    session = Session(plans[0].registry_url, options.get("config"), seed=seed, now=trio.current_time())
+    keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    results: dict[int, PushResult] = {}
+    async with drive(session, keychain=keychain, tls=options.get("tls"), on_notice=options.get("on_notice")) as driver:
+
+        async def finish(push_id: int) -> None:
+            results[push_id] = await driver.finish(push_id)
+
+        ids = [session.submit(plan.push) for plan in plans]
+        async with trio.open_nursery() as nursery:
+            for push_id in ids:
+                nursery.start_soon(finish, push_id)
+    return [
+        await _in_thread(partial(explained, plan, results[push_id])) for plan, push_id in zip(plans, ids, strict=True)
+    ]
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """What reads files; abandoned when cancelled, since it changes nothing."""
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+
+
+async def _one(plan: Planned, options: Options) -> PushResult:
+    results = await push_planned([plan], **options)
+    first_failure(results)
+    return results[0]
+
+
+async def push_layer(
+    layer: Item,
+    repository: str,
+    *,
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push one layer, for a manifest that comes later: see `regproto_sync.push_layer`."""
+    plan = partial(plan_layer, layer, repository, mount_from=mount_from, plain_http=plain_http)
+    return await _one(await _in_thread(plan), options)
+
+
+async def put_manifest(
+    content: bytes,
+    reference: str,
+    *,
+    media_type: str = "",
+    tags: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Put a manifest or index alone: see `regproto_sync.put_manifest`."""
+    plan = plan_manifest(content, reference, media_type=media_type, tags=tags, plain_http=plain_http)
+    return await _one(plan, options)
+
+
+async def push_artifact(
+    files: Iterable[Item],
+    reference: str,
+    *,
+    artifact_type: str = UNKNOWN_ARTIFACT,
+    annotations: Mapping[str, str] | None = None,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push files as an artifact: see `regproto_sync.push_artifact`."""
+    plan = partial(
+        plan_artifact,
+        files,
+        reference,
+        artifact_type=artifact_type,
+        annotations=annotations,
+        tags=tags,
+        mount_from=mount_from,
+        plain_http=plain_http,
+    )
+    return await _one(await _in_thread(plan), options)
+
+
+async def push_many(
+    images: Iterable[tuple[str | os.PathLike[str] | ImageSource, str]],
+    *,
+    tags: Sequence[str] = (),
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    nondistributable: bool = False,
+    sparse: bool = False,
+    **options: Unpack[Options],
+) -> list[PushResult]:
+    """Push several images into one registry at the same time: see `regproto_sync.push_many`."""
+    plan = partial(
+        plan_many,
+        images,
+        tags=tags,
+        mount_from=mount_from,
+        plain_http=plain_http,
+        nondistributable=nondistributable,
+        sparse=sparse,
+    )
+    results = await push_planned(await _in_thread(plan), **options)
+    first_failure(results)
+    return results
