@@ -1,6 +1,6 @@
 """`regproto` on trio: `push` for one image and its kin, `drive` for tasks that share a session."""
 
-from regproto_trio._driver import Driver, drive
+from regproto_trio._driver import Driver, drive, run_session
 from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest
 from regproto_trio._push import push
 
@@ -13,4 +13,5 @@ __all__ = [
     "push_many",
     "push_planned",
     "put_manifest",
+    "run_session",
 ]
