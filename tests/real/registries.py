@@ -70,7 +70,7 @@ class Registry:
         self.process.wait()
 
 
-def _command(kind: str, folder: Path, *, password: bool) -> list[str]:
+def _command(kind: str, folder: Path, *, password: bool, port: int) -> list[str]:
     data = str(folder / "data")
     match kind:
         case "docker-registry" | "registry":
@@ -78,7 +78,7 @@ def _command(kind: str, folder: Path, *, password: bool) -> list[str]:
                 "version": "0.1",
                 "log": {"level": "info", "accesslog": {"disabled": True}},
                 "storage": {"filesystem": {"rootdirectory": data}, "delete": {"enabled": True}},
-                "http": {"addr": "127.0.0.1:0", "secret": "one for all tests"},
+                "http": {"addr": f"127.0.0.1:{port}", "secret": "one for all tests"},
             }
             if password:
                 users = folder / "htpasswd"
@@ -88,23 +88,24 @@ def _command(kind: str, folder: Path, *, password: bool) -> list[str]:
             (folder / "config.yml").write_text(json.dumps(config))
             return [tool(kind), "serve", str(folder / "config.yml")]
         case "ggcr-registry":
-            return [tool(kind), "127.0.0.1:0"]
+            return [tool(kind), f"127.0.0.1:{port}"]
         case "fake":
-            return [sys.executable, "-m", "regproto_sync", "serve", "--port", "0", "--dir", data]
+            return [sys.executable, "-m", "regproto_sync", "serve", "--port", str(port), "--dir", data]
         case _:
             raise ValueError(kind)
 
 
 @contextmanager
-def running(kind: str, folder: Path, *, password: bool = False) -> Iterator[Registry]:
+def running(kind: str, folder: Path, *, password: bool = False, port: int = 0) -> Iterator[Registry]:
     """Start a registry and stop it at the end.
 
     Args:
         kind: `docker-registry` (distribution 2.8), `registry` (distribution v3), `ggcr-registry` or `fake`.
         folder: an empty folder for its configuration, data and log.
         password: ask for `USER` and `PASSWORD` by Basic authentication; distribution only.
+        port: that of a registry that was stopped, to come back where it was.
     """
-    command = _command(kind, folder, password=password)
+    command = _command(kind, folder, password=password, port=port)
     env = {**os.environ, "OTEL_TRACES_EXPORTER": "none", "PYTHONUNBUFFERED": "1"}
     log = folder / "log"
     with log.open("wb") as output:
