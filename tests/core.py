@@ -133,6 +133,8 @@ def name_of(send: Send) -> str:
     what = "session"
     if url.path.endswith("/token"):
         what = "token"
+    elif "/referrers/" in url.path:
+        what = "referrers"
     elif "/manifests/" in url.path:
         what = "manifest" if ":" in url.path else "tag"
     elif send.method == "HEAD":

@@ -7,7 +7,7 @@ to take every edge of every table.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -18,21 +18,27 @@ from regproto import (
     Credentials,
     Descriptor,
     Digest,
+    ListReferrers,
     Manifest,
     MountSource,
     NoCredentials,
     Push,
+    Resolve,
     plan_push,
 )
 from regproto._blob import BlobMachine
+from regproto._lookup import LookupMachine
 from regproto._machine import Edge, Outcome
 from regproto._manifest import ManifestMachine
+from regproto._messages import Response, Send
+from regproto._referrers import ReferrersMachine
+from regproto._referrers_list import entry_of, fallback_tag
 from regproto._token import TokenMachine, TokenState
 from regproto._upload import UploadMachine
-from regproto.testing import Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
-from regproto.testing._explorer import SECRET
+from regproto.testing import Answer, Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
+from regproto.testing._explorer import SECRET, _handled, status
 
-MACHINES = (BlobMachine, UploadMachine, ManifestMachine, TokenMachine)
+MACHINES = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, LookupMachine, TokenMachine)
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -145,6 +151,122 @@ def scenarios() -> Iterator[Scenario]:
     yield from _wide()
     yield from _tokens()
     yield from _cancelled()
+    yield from _attached()
+
+
+# --- attachments ------------------------------------------------------------------------------------------------
+
+SUBJECT = _image(b"the subject")[0]
+SUBJECT_TAG = fallback_tag(Digest.of(SUBJECT))
+
+
+def attachment(number: int = 1, **fields: Any) -> Manifest:
+    """An attachment of the subject whose blobs are there already."""
+    raw = json.loads(_image(b"layer")[0])
+    raw |= {"artifactType": "application/x.explored", "annotations": {"number": str(number)}, **fields}
+    return Manifest.of(json.dumps({**raw, "subject": _descriptor(SUBJECT, IMAGE)}).encode())
+
+
+def _attach(*manifests: Manifest) -> Push:
+    """The push of attachments alone; all they name is taken to be there."""
+    absent = frozenset(d.digest for m in manifests for d in m.names())
+    return Push(repository="team/app", manifests=manifests, root=manifests[0].descriptor.digest, absent=absent)
+
+
+def _seeded(options: RegistryOptions, listed: Sequence[Manifest] = (), there: Sequence[Manifest] = ()) -> FakeRegistry:
+    """A registry with the blobs of all attachments, these attachments, and a list of some of them."""
+    registry = FakeRegistry(options)
+    for blob in _image(b"layer")[1].values():
+        registry.put_blob("team/app", blob)
+    for manifest in (*listed, *there):
+        registry.put_manifest("team/app", manifest.content)
+    if listed:
+        registry.put_manifest("team/app", _index(*listed), tag=SUBJECT_TAG)
+    return registry
+
+
+def _index(*manifests: Manifest) -> bytes:
+    entries = [entry_of(manifest) for manifest in manifests]
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+
+
+def _list_put(send: Send) -> bool:
+    return send.method == "PUT" and send.url.endswith(SUBJECT_TAG)
+
+
+def _overwritten(send: Send, registry: FakeRegistry) -> Response:
+    """Somebody who had read the list before puts it back as it was, without anything in it, right after our write."""
+    response = _handled(send, registry)
+    registry.put_manifest("team/app", _index(), tag=SUBJECT_TAG)
+    return response
+
+
+def _to_api(send: Send) -> bool:
+    return "/referrers/" in send.url
+
+
+_OCI_INDEX = ("Content-Type", INDEX)
+OVERWRITTEN = Answer(name="overwritten", give=_overwritten, applies=_list_put)
+NOTHING_LISTED = Answer(name="nothing listed", give=status(200, _OCI_INDEX, body=_index()), applies=_to_api)
+NO_LIST = Answer(name="no list", give=status(200, _OCI_INDEX, body=b"{}"), applies=_to_api)
+TOMORROW = Answer(name="503 until tomorrow", give=status(503, ("Retry-After", "86400")))
+NO_API = RegistryOptions(auth=Auth.BEARER, referrers_api=False, sparse_indexes=True)
+
+
+def _attached() -> Iterator[Scenario]:
+    """Attachments: the list by the API and in its tag, with everything that may come between."""
+
+    def scenario(name: str, registry: FakeRegistry, *pushes: Push, **rest: Any) -> Scenario:
+        rest = {"config": Config(attempts=3), "answers": EVERY, "faults": 2, **rest}
+        return Scenario(name=name, explorer=Explorer(pushes=pushes, registry=registry, **rest))
+
+    one, other, third = attachment(1), attachment(2), attachment(3)
+    api = RegistryOptions(auth=Auth.BEARER)
+    quiet = RegistryOptions(auth=Auth.BEARER, oci_subject=False, referrers_page=1)
+    every_api = (*EVERY, NOTHING_LISTED, NO_LIST)
+    yield scenario("attach, API", _seeded(api), _attach(one), answers=every_api)
+    yield scenario(
+        "attach, API without OCI-Subject", _seeded(quiet, there=(other, third)), _attach(one), answers=every_api
+    )
+    yield scenario("attach, tag", _seeded(NO_API), _attach(one), answers=(*EVERY, "412"))
+    races = ("ok", "401", "denied", "404", "503", "412", "lost", "unconnected", "blob unknown", OVERWRITTEN)
+    listed = _seeded(NO_API, listed=(other,))
+    yield scenario("attach beside another, races", listed, _attach(one), answers=races)
+    few = ("ok", "403", "garbled", "bad redirect", "other digest", OVERWRITTEN)
+    yield scenario("attach beside another, refused", listed, _attach(one), answers=few)
+    late = ("ok", "401", "denied", "bad realm", TOMORROW, OVERWRITTEN)
+    yield scenario("attach beside another, late", listed, _attach(one), answers=late, faults=3)
+    yield scenario("attach, API, later", _seeded(api), _attach(one), answers=("ok", TOMORROW))
+    once = Config(attempts=2, referrers_attempts=1)
+    yield scenario("attach, no second write", listed, _attach(one), answers=("ok", OVERWRITTEN), config=once)
+    yield scenario("two pushes to one subject", _seeded(NO_API), _attach(one), _attach(other), answers=PLAIN, faults=1)
+    yield scenario("two in one push", _seeded(NO_API), _attach(one, other), answers=("ok", "lost", OVERWRITTEN))
+    stops = {"answers": ("ok", "lost", OVERWRITTEN), "cancel": True}
+    yield scenario("attach, cancelled", listed, _attach(one), **stops)
+    yield scenario("attach, API, cancelled", _seeded(api), _attach(one), **stops)
+    yield scenario(
+        "two pushes, first cancelled", _seeded(NO_API), _attach(one), _attach(other), **{**stops, "faults": 1}
+    )
+    asks = Push(
+        repository="team/app",
+        lookups=[Resolve(reference=SUBJECT_TAG), ListReferrers(subject=Digest.of(SUBJECT))],
+        reads_only=True,
+    )
+    nameless = attrs.evolve(NO_API, docker_content_digest=False)
+    yield scenario("questions, tag", _seeded(nameless, listed=(one, other)), asks, answers=EVERY, faults=1)
+    yield scenario("questions, cancelled", _seeded(nameless, listed=(one, other)), asks, cancel=True, answers=("ok",))
+    paged = attrs.evolve(api, referrers_page=1)
+    yield scenario(
+        "questions, API", _seeded(paged, listed=(one, other)), asks, answers=(*every_api, TOMORROW), faults=1
+    )
+    tokens = ("ok", "401", "denied", "503", TOMORROW)
+    ask = attrs.evolve(asks, lookups=asks.lookups[1:])
+    resolve = attrs.evolve(asks, lookups=asks.lookups[:1])
+    for name, question in (("tag or API", ask), ("reference", resolve)):
+        yield scenario(
+            f"question about a {name}, refused late", _seeded(nameless, listed=(one,)), question, answers=tokens
+        )
+        yield scenario(f"question about a {name}, faults", _seeded(nameless, listed=(one,)), question)
 
 
 def _wide() -> Iterator[Scenario]:

@@ -4,6 +4,7 @@
 registry client. `regproto_sync` and `regproto_trio` are drivers that do.
 """
 
+from regproto._attachments import Found, Guarantee, Listed, ListReferrers, Lookup, Referrers, Resolve
 from regproto._config import Config
 from regproto._content import Descriptor, Digest, ManifestInfo, parse_manifest
 from regproto._errors import (
@@ -62,10 +63,15 @@ __all__ = [
     "Failed",
     "FailureKind",
     "Finished",
+    "Found",
+    "Guarantee",
     "Headers",
     "Input",
     "InvalidReference",
+    "ListReferrers",
+    "Listed",
     "LocalProtocolError",
+    "Lookup",
     "Manifest",
     "ManifestInfo",
     "MountSource",
@@ -80,10 +86,12 @@ __all__ = [
     "PushResult",
     "PushTimeout",
     "Reference",
+    "Referrers",
     "RegistryError",
     "RegistryErrorDetail",
     "RegprotoError",
     "RemoteProtocolError",
+    "Resolve",
     "Response",
     "Send",
     "Session",

@@ -50,15 +50,23 @@ class Authorizer:
     tokens: dict[str, TokenMachine] = attrs.field(factory=dict)
     sources: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
     """For each target repository the mount sources its token should cover."""
+    actions: dict[str, str] = attrs.field(factory=dict)
+    """For each target repository what its token is to allow there."""
 
     def __attrs_post_init__(self) -> None:
         self.origin = origin_of(self.base)
 
-    def want(self, repository: str, sources: tuple[str, ...]) -> None:
-        """A push to `repository` begins, mounting from `sources`."""
+    def want(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
+        """A push to `repository` begins, mounting from `sources`; `actions` is what it does there."""
         known = self.sources.get(repository, ())
         self.sources[repository] = tuple(dict.fromkeys((*known, *sources)))
         token = self.tokens.get(repository)
+        if self.actions.get(repository) != "pull,push":
+            self.actions[repository] = actions
+        if token is not None and token.actions != self.actions[repository]:
+            token.actions = self.actions[repository]
+            if token.state is TokenState.HELD and not self._allows_all(token):
+                token.lifetime_s = 0.0  # it does not allow enough
         if token is not None and token.state is TokenState.DENIED:
             del self.tokens[repository]  # what was refused to an earlier push may be granted to this one
 
@@ -73,6 +81,7 @@ class Authorizer:
                 realm=self.realm,
                 service=self.service,
                 sources=self.sources.get(repository, ()),
+                actions=self.actions.get(repository, "pull,push"),
             )
         return token
 
@@ -97,9 +106,12 @@ class Authorizer:
         return Gate.OPEN
 
     def _covers(self, token: TokenMachine, source: str) -> bool:
-        if token.scheme == "basic" or (token.credentials is not None and token.credentials.registry_token):
-            return True
-        return source in token.covers
+        return self._allows_all(token) or source in token.covers
+
+    def _allows_all(self, token: TokenMachine) -> bool:
+        """Whether it is what it is, whatever it is asked for."""
+        known = token.credentials
+        return token.scheme == "basic" or (known is not None and bool(known.registry_token))
 
     def header_for(self, machine: Machine, origin: str) -> tuple[str, int]:
         """The Authorization header for a request to `origin` ("" for none), and the token's serial number.

@@ -90,6 +90,20 @@ class Config:
     check_existing: bool = True
     """Ask for manifests and tags before pushing what they name. Off: put at once (a simulator, a known-empty
     registry)."""
+    referrers_fallback: bool = True
+    """Keep the list of attachments in a tag where the registry has no referrers API. Off: nothing lists them there."""
+    referrers_look_again: bool = True
+    """After a write of such a list, look until it has come to rest. Off: two seconds sooner, and a client that wrote at
+    the same time may have overwritten it."""
+    referrers_window_s: float = attrs.field(default=0.5, validator=_positive)
+    """Between reading such a list and sending its next version; later, it is read again. Half a second is several round
+    trips across the world, and all that other clients do in between is one of those."""
+    referrers_settle_s: float = attrs.field(default=1.5, validator=_positive)
+    """From sending a list to its effect, at the most; without an answer until then it is read again. Registries take
+    some 10 to 500 ms. With the window above it is how long one attachment alone waits before its look: two seconds."""
+    referrers_attempts: int = attrs.field(default=30, validator=_positive)
+    """Writes, and looks, of one list before it is given up. 20 simulated writers at once needed up to 9; with what they
+    wait in between, this bears hundreds for a minute and more."""
     user_agent: str = "regproto/0.1.0"
     trust_origin: Callable[[str], bool] | None = attrs.field(default=None, eq=False)
     """Asked for each origin (`https://host:port`) a Location, redirect or realm leads to beside the registry's own;

@@ -16,11 +16,15 @@ from regproto._blob import BlobMachine, BlobState
 from regproto._config import KNOWN_MAX, Config
 from regproto._content import Digest
 from regproto._errors import RegprotoError, TransportError
+from regproto._lists import Lists
+from regproto._lookup import LookupMachine, LookupState
 from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
 from regproto._making import discarding, machine_for, upload_for
 from regproto._manifest import ManifestMachine, ManifestState
 from regproto._messages import PushOutcome, Status
+from regproto._plan import Manifest
 from regproto._pushes import Pushes
+from regproto._referrers import ReferrersMachine, ReferrersState
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
@@ -43,6 +47,7 @@ class Graph:
     config: Config
     wire: Wire
     pushes: Pushes
+    lists: Lists
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """What is not there yet, and tags."""
     known: set[tuple[str, Digest]] = attrs.field(factory=set)
@@ -62,6 +67,8 @@ class Graph:
         goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
         if plan.root is not None:
             goals = [(plan.root, tag) for tag in plan.tags or ("",)] + goals
+        for lookup in self.lists.expect(work):
+            self._decide(lookup)
         for digest, tag in goals:
             node = self._need(work, digest, tag)
             if work.outcome is not None:
@@ -74,13 +81,15 @@ class Graph:
     def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool = False) -> Node | None:
         """The node of something a push needs, with a machine at work on it; None if it is there."""
         repository = work.plan.repository
-        key = (repository, digest, tag, work.plan.absent if digest in work.manifests else None)
+        manifest = work.manifests.get(digest)
+        of_plan = (work.plan.absent, _put_after(work, manifest)) if manifest is not None else None
+        key = (repository, digest, tag, of_plan)
         node = self.nodes.get(key)
         if node is not None:
             self._join(work, node)
             return None if node.there else node
         if not tag and (digest in work.found or (repository, digest) in self.known):
-            work.found.setdefault(digest, _N.EXISTING)
+            self._found(work, digest, _N.EXISTING)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
             key=key, repository=repository, digest=digest, tag=tag, users=work.alone
@@ -95,9 +104,20 @@ class Graph:
         work.nodes[node.key] = node
         node.users += work.alone
         if node.there:
-            work.found.setdefault(node.digest, _N.EXISTING)
+            self._found(work, node.digest, _N.EXISTING)
         elif node.descended:
             self._need_names(work, node)
+
+    def _found(self, work: PushWork, digest: Digest, how: Status, handled: bool = False) -> None:
+        """Something that a push needs is there; `handled`: and the registry put it into its subject's list."""
+        work.found.setdefault(digest, how)
+        if work.attached:
+            at_work = self.lists.attached(work, digest, handled)
+            if at_work is not None:
+                self._decide(at_work)
+
+    def _decide(self, machine: Machine) -> None:
+        self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
 
     def _names(self, work: PushWork, node: Node) -> list[Digest]:
         """What a manifest names and the push brings."""
@@ -112,12 +132,18 @@ class Graph:
             child = self._need(work, digest)
             if child is not None:
                 children.append(child)
+        manifest = work.manifests[node.digest]
+        after, subject = _put_after(work, manifest), manifest.info.subject
+        if subject is not None and after and work.outcome is None:
+            child = self._need(work, subject.digest, "" if ":" in after else after)
+            if child is not None:
+                children.append(child)
         return children
 
     def _set_to_work(self, work: PushWork, node: Node, looked: bool) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
         if machine.state in machine.DECIDES:
-            self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
+            self._decide(machine)
         else:
             self._rest(machine)
 
@@ -130,8 +156,7 @@ class Graph:
             self.pushes.advance_token(machine, verdict)
             return
         if facts is not None:
-            if facts.single_post is not None:
-                self.wire.knowledge.single_post = facts.single_post
+            self.wire.knowledge.learn(facts)
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
                 self._give_back(machine)
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
@@ -153,6 +178,8 @@ class Graph:
         """Do what the state a machine rests in asks for."""
         state = machine.state
         if state in machine.ASKS:
+            if state is ReferrersState.READING:
+                self.lists.pace(machine)
             self.wire.enqueue(machine)
         elif state in machine.ENDS:
             self._end(machine)
@@ -261,6 +288,8 @@ class Graph:
     # --- ending ---
 
     def _end(self, machine: Machine) -> None:
+        if isinstance(machine, (ReferrersMachine, LookupMachine)):
+            self._told(machine)
         if isinstance(machine, BlobMachine) and machine.location:
             self._give_back(machine)
         if machine.state in _THERE:
@@ -269,6 +298,15 @@ class Graph:
             self._failed(machine.node)
         if machine.ends_for is not None:
             self.pushes.one_ended(machine)
+
+    def _told(self, machine: ReferrersMachine | LookupMachine) -> None:
+        """A list or a question is at its end: whoever waited for it goes on, or fails."""
+        for work in self.lists.ended(machine):
+            if machine.state in (ReferrersState.LISTED, LookupState.FOUND):
+                self._reached(work)
+            elif machine.state in (ReferrersState.FAILED, LookupState.FAILED):
+                assert machine.error is not None
+                self.fail(work, machine.error)
 
     def _arrived(self, node: Node) -> None:
         machine = node.machine
@@ -279,9 +317,9 @@ class Graph:
         if not node.tag:
             del self.nodes[node.key]
         for user in node.users:
-            user.found.setdefault(node.digest, how)
             if not node.tag:
                 del user.nodes[node.key]
+            self._found(user, node.digest, how, isinstance(machine, ManifestMachine) and machine.subject_handled)
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
@@ -340,10 +378,11 @@ class Graph:
             node.goal_of = _without(work, node.goal_of)
             if not node.users:
                 del self.nodes[node.key]
-                if node.machine is not None:
-                    self._stop(node.machine, work)
+                machine = node.machine
+                self._stop(work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
             elif isinstance(node.machine, BlobMachine):
                 self._hand_on(node.machine, node.users[0])
+        self._stop(work, *self.lists.left(work))
         self.pushes.stop_token(work)
         work.ending -= 1
         if work.ending:
@@ -366,9 +405,8 @@ class Graph:
         machine.delay_s = 0.0
         self.advance(machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
 
-    def _stop(self, machine: BlobMachine | ManifestMachine, work: PushWork) -> None:
-        upload = machine.upload if isinstance(machine, BlobMachine) else None
-        for stopped in (machine, upload):
+    def _stop(self, work: PushWork, *machines: Machine | None) -> None:
+        for stopped in machines:
             if stopped is None or stopped.state in stopped.ENDS:
                 continue
             self.pushes.outlive(stopped, work)
@@ -402,6 +440,14 @@ class Graph:
             sent_bytes += machine.offset
         if isinstance(blob, BlobMachine):
             self.wire.notices.tell(blob.digest, blob.descriptor, _N.UPLOADING, sent_bytes)
+
+
+def _put_after(work: PushWork, manifest: Manifest) -> str:
+    """The tag or digest that a manifest's subject must have before it is put; "" if the plan does not bring it."""
+    subject, plan = manifest.info.subject, work.plan
+    if subject is None or subject.digest not in work.manifests:
+        return ""
+    return plan.tags[0] if plan.tags and subject.digest == plan.root else subject.digest
 
 
 def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:

@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
 import attrs
 
 from regproto._config import ERROR_BODY_MAX_BYTES, Config
-from regproto._content import Digest
+from regproto._content import Descriptor, Digest
 from regproto._errors import RegprotoError
 from regproto._messages import Body, Headers, Response
+from regproto._referrers_list import Listing
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -91,6 +92,9 @@ class Outcome(enum.Enum):
     FETCH = "fetch"
     EXCHANGE = "exchange"
     USE = "use"
+    ASK = "ask"  # the registry itself, for its list
+    CHECK = "check"  # whether something of others is still there
+    SETTLED = "settled"
 
     # Looked up in a table at every step; the members are singletons, so identity is enough (and four times as quick).
     __hash__ = object.__hash__
@@ -127,6 +131,10 @@ class Ask:
     headers: Headers = ()
     body: Body = b""
     max_body_bytes: int = ERROR_BODY_MAX_BYTES
+    not_after: float | None = None
+    """Begun later, it must not be sent."""
+    deadline_s: float | None = None
+    """The whole exchange; None: as the configuration has it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -147,6 +155,16 @@ class Facts:
     lifetime_s: float = 0.0
     missing: tuple[Digest, ...] = ()
     """What the registry says it does not have; empty with Outcome.MISSING: it does not say what."""
+    subject_handled: bool = False
+    """The registry put a manifest into its subject's list itself."""
+    listing: Listing | None = None
+    """A referrers list, or a page of one."""
+    found: Descriptor | None = None
+    """What a reference is on."""
+    referrers_api: bool | None = None
+    """The registry was learned to have (or not) a referrers API."""
+    conditional_put: bool | None = None
+    """The registry was seen to refuse a write whose condition did not hold."""
 
 
 Verdict: TypeAlias = tuple[Outcome, Facts | None]
@@ -157,6 +175,17 @@ class Knowledge:
     """What was learned of the registry: once, not once a push."""
 
     single_post: bool | None = None
+    referrers_api: bool | None = None
+    conditional_put: bool = False
+
+    def learn(self, facts: Facts) -> None:
+        """Keep what an answer says of the registry as such."""
+        if facts.single_post is not None:
+            self.single_post = facts.single_post
+        if facts.referrers_api is not None:
+            self.referrers_api = facts.referrers_api
+        if facts.conditional_put is not None:
+            self.conditional_put = facts.conditional_put
 
 
 class Place(enum.Enum):
@@ -196,6 +225,10 @@ class Machine:
     place: Place = Place.IDLE
     due: float = 0.0
     """When DELAYED: until when."""
+    begun_at: float = 0.0
+    """When the exchange that was answered last was handed out..."""
+    answered_at: float = 0.0
+    """...and answered."""
     faults: int = 0
     """Faults since the last answer that brought it forward."""
     challenges: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from regproto._blob import BlobMachine
 from regproto._config import MOUNT_SOURCES_MAX, Config
 from regproto._manifest import ManifestMachine, ManifestState
+from regproto._plan import Manifest
 from regproto._upload import UploadMachine, UploadState
 from regproto._work import Node, PushWork
 
@@ -21,7 +22,7 @@ def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: b
     """
     manifest = work.manifests.get(node.digest)
     if manifest is not None:
-        look = config.check_existing and not looked
+        look = config.check_existing and not looked and not _is_small_attachment(config, node, manifest)
         return ManifestMachine(
             base=base,
             repository=node.repository,
@@ -42,6 +43,14 @@ def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: b
         candidates=candidates[:MOUNT_SOURCES_MAX],
         looked=looked,
     )
+
+
+def _is_small_attachment(config: Config, node: Node, manifest: Manifest) -> bool:
+    """Whether a manifest, and all it names, costs no more to put than to look for; putting it also has the registry say
+    whether it keeps the list of its subject."""
+    if manifest.info.subject is None or node.tag:
+        return False
+    return sum(named.size for named in manifest.names()) <= config.small_blob_bytes
 
 
 def upload_for(blob: BlobMachine) -> UploadMachine:

@@ -106,7 +106,8 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
-_UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+"""How registries say that something a manifest names is not there."""
 _PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING})
 _TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
 """How registries refuse to move an immutable tag."""
@@ -134,6 +135,8 @@ class ManifestMachine(Machine):
     """Once it is there: how it came to be."""
     refused: bool = False
     """The tag was refused in a way that immutability would explain."""
+    subject_handled: bool = False
+    """The registry said that it put this into its subject's list itself (OCI-Subject)."""
 
     @property
     def digest(self) -> Digest:
@@ -192,9 +195,9 @@ class ManifestMachine(Machine):
         status = response.status
         if status in (200, 201, 202):
             wrong = wrong_digest(self, "PUT", url, response, self.digest)
-            return wrong or (_O.CREATED, None)
-        if 400 <= status < 500 and not self.redone and error_codes(response) & _UNKNOWN_CODES:
-            return _O.MISSING, Facts(missing=_missing(response))
+            return wrong or (_O.CREATED, self._told_of_subject(response))
+        if 400 <= status < 500 and not self.redone and error_codes(response) & UNKNOWN_CODES:
+            return _O.MISSING, Facts(missing=missing_digests(response))
         outcome, facts = refused(self.describe(), "PUT", url, response)
         if self.tag and status in _TAG_REFUSALS:
             return _O.REJECTED, facts
@@ -202,6 +205,11 @@ class ManifestMachine(Machine):
             hint = f"the registry takes no manifest of {len(self.manifest.content)} bytes"
             return _O.REFUSED, Facts(error=refusal(self.describe(), "PUT", url, response, hint))
         return outcome, facts
+
+    def _told_of_subject(self, response: Response) -> Facts | None:
+        subject = self.manifest.info.subject
+        handled = subject is not None and get(response.headers, "oci-subject") == subject.digest
+        return Facts(subject_handled=True) if handled else None
 
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
         return _O.TAG if self.tag else _O.PUT
@@ -212,13 +220,15 @@ class ManifestMachine(Machine):
         Machine.absorb(self, outcome, facts)
         if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is _S.CONFIRMING):
             self.how = Status.UPLOADED
+        if facts is not None and facts.subject_handled:
+            self.subject_handled = True
         if outcome is _O.MISSING:
             self.redone = True
         elif self.state is _S.TAGGING:
             self.refused = outcome is _O.REJECTED
 
 
-def _missing(response: Response) -> tuple[Digest, ...]:
+def missing_digests(response: Response) -> tuple[Digest, ...]:
     """The digests in the details of MANIFEST_BLOB_UNKNOWN errors; registries write them in several forms."""
     found: list[Digest] = []
     try:

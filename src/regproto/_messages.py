@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
+from regproto._attachments import Found, Listed
 from regproto._content import Descriptor, Digest
 from regproto._errors import RegprotoError
 
@@ -159,6 +160,10 @@ class PushResult:
     uploaded: tuple[Digest, ...] = ()
     skipped: tuple[Descriptor, ...] = ()
     """Non-distributable layers and absent children that were left out on purpose."""
+    listed: tuple[Listed, ...] = ()
+    """For each subject of the push's manifests: what became of the list of its attachments."""
+    found: tuple[Found, ...] = ()
+    """What was asked for (`Push.lookups`), in that order."""
     warnings: tuple[str, ...] = ()
     """Texts of the registry's `Warning: 299` headers."""
     requests: int = 0

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from regproto._attachments import Lookup, Resolve
 from regproto._content import (
     INDEX_TYPES,
     MANIFEST_MAX_DEPTH,
@@ -22,7 +23,7 @@ from regproto._content import (
     parse_manifest,
 )
 from regproto._errors import ContentError
-from regproto._reference import check_repository, check_tag
+from regproto._reference import check_reference, check_repository, check_tag
 
 MANIFESTS_MAX: Final = 10_000
 """Manifests in one plan: a hundred times the largest public multi-platform index, and a bound on what a loop can
@@ -88,6 +89,11 @@ class Manifest:
         config = (self.info.config,) if self.info.config else ()
         return (*config, *self.info.layers, *self.info.manifests)
 
+    def after(self) -> tuple[Digest, ...]:
+        """The manifests this is put after, as far as they are in the same plan: its children and its subject."""
+        subject = (self.info.subject.digest,) if self.info.subject else ()
+        return (*(d.digest for d in self.info.manifests), *subject)
+
 
 def _check_bytes(content: bytes, descriptor: Descriptor, where: str) -> None:
     if len(content) != descriptor.size:
@@ -129,10 +135,26 @@ class Push:
     """What manifests name but the push does not bring and does not ask for (see `skipped`)."""
     skipped: tuple[Descriptor, ...] = ()
     """The descriptors left out on purpose, for the result."""
+    lookups: tuple[Lookup, ...] = attrs.field(default=(), converter=_as_tuple)
+    """What is asked about the repository, beside the pushing; answered in `PushResult.found`."""
+    reads_only: bool = False
+    """Nothing will be put into the repository by this session, so that no right to push is asked for."""
+
+    @property
+    def subjects(self) -> dict[Digest, list[Manifest]]:
+        """The manifests that are attachments, by what they are attached to."""
+        found: dict[Digest, list[Manifest]] = {}
+        for manifest in self.manifests:
+            if manifest.info.subject is not None:
+                found.setdefault(manifest.info.subject.digest, []).append(manifest)
+        return found
 
     def __attrs_post_init__(self) -> None:
         for tag in self.tags:
             check_tag(tag)
+        for lookup in self.lookups:
+            if isinstance(lookup, Resolve):
+                check_reference(lookup.reference)
         if self.tags and self.root is None:
             raise ContentError("tags need a root manifest to stand on")
         manifests = {m.descriptor.digest: m for m in self.manifests}
@@ -162,7 +184,7 @@ def _check_acyclic(manifests: dict[Digest, Manifest]) -> None:
             elif digest not in done:
                 on_path.add(digest)
                 path.append((digest, True))
-                path.extend((d.digest, False) for d in manifests[digest].info.manifests if d.digest in manifests)
+                path.extend((d, False) for d in manifests[digest].after() if d in manifests)
 
 
 def plan_push(

@@ -61,6 +61,11 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def check_reference(text: str) -> str:
+    """`text`, if it is a tag or a digest. Raises `InvalidReference` otherwise."""
+    return Digest(text) if ":" in text else check_tag(text)
+
+
 def check_registry(host: str) -> str:
     """`host[:port]` in lower case, the host being a name, an IPv4 address or an IPv6 address in brackets.
 

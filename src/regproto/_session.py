@@ -10,6 +10,7 @@ from regproto._auth import Authorizer
 from regproto._config import MOUNT_SOURCES_MAX, Config
 from regproto._errors import LocalProtocolError
 from regproto._graph import Graph
+from regproto._lists import Lists
 from regproto._machine import Edge
 from regproto._messages import (
     Credentials,
@@ -81,7 +82,8 @@ class Session:
             journal=[] if journal else None,
         )
         self._pushes = Pushes(wire=self._wire)
-        self._graph = Graph(base=self.base, config=self.config, wire=self._wire, pushes=self._pushes)
+        lists = Lists(base=self.base, config=self.config, wire=self._wire)
+        self._graph = Graph(base=self.base, config=self.config, wire=self._wire, pushes=self._pushes, lists=lists)
         self._next_push = 1
 
     def submit(self, push: Push) -> int:
@@ -100,7 +102,7 @@ class Session:
         self._next_push += 1
         tried = (s for b in push.blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
         sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
-        self._wire.auth.want(push.repository, tuple(sources))
+        self._wire.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
         self._graph.begin(work)
         return work.id
 

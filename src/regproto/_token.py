@@ -108,6 +108,8 @@ class TokenMachine(Machine):
     realm: str = ""
     service: str = ""
     credentials: Credentials | None = None
+    actions: str = "pull,push"
+    """What is to be allowed in the target."""
     sources: tuple[str, ...] = ()
     """Mount sources the token is also asked for."""
     refused_sources: frozenset[str] = frozenset()
@@ -167,7 +169,7 @@ class TokenMachine(Machine):
 
     def scopes(self) -> tuple[str, ...]:
         """What is asked for; the target first, since some token servers read only the first."""
-        wanted = [scope(self.repository, "pull,push")]
+        wanted = [scope(self.repository, self.actions)]
         wanted += [scope(source, "pull") for source in self.sources if source not in self.refused_sources]
         return tuple(dict.fromkeys((*wanted, *self.extra_scopes)))
 

@@ -191,6 +191,8 @@ class Wire:
         if deadline < self.next_deadline:
             self.next_deadline = deadline
         exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, deadline, limit)
+        if ask.deadline_s is not None:
+            self._hasten(exchange)
         origin.exchanges += 1
         origin.body_bytes += size
         self.requests += 1
@@ -208,6 +210,7 @@ class Wire:
             body=ask.body,
             max_head_bytes=HEAD_MAX_BYTES,
             max_body_bytes=ask.max_body_bytes,
+            not_after=ask.not_after,
         )
 
     # --- towards the machines ---
@@ -287,6 +290,7 @@ class Wire:
         origin.body_bytes -= exchange.size
         machine.exchange = None
         machine.place = _P.IDLE
+        machine.begun_at, machine.answered_at = exchange.begun, self.now
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
@@ -402,7 +406,9 @@ class Wire:
 
     def _hasten(self, exchange: Exchange) -> None:
         """Keep an exchange's deadline within that of the whole, and see that it will be looked at in time."""
-        whole = self.config.exchange_timeout_s
+        whole, own = self.config.exchange_timeout_s, exchange.ask.deadline_s
+        if own is not None and (whole is None or own < whole):
+            whole = own
         if whole is not None and exchange.begun + whole < exchange.deadline:
             exchange.deadline = exchange.begun + whole
             exchange.limit = ("not over", whole)

@@ -11,17 +11,19 @@ from typing import TypeAlias
 
 import attrs
 
+from regproto._attachments import Listed
 from regproto._blob import BlobMachine
 from regproto._content import Digest
 from regproto._errors import RegprotoError
+from regproto._lookup import LookupMachine
 from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push
 
-Key: TypeAlias = tuple[str, Digest, str, frozenset[Digest] | None]
-"""What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out: plans that leave
-out different things of one manifest do not share its node."""
+Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
+"""What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
+digest of the subject it puts it after: plans that differ in that do not share its node."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -44,6 +46,11 @@ class PushWork:
     """How each digest came to be there, in that order."""
     leftovers: list[Machine] = attrs.field(factory=list)
     """What that is or was."""
+    attached: dict[Digest, dict[Digest, bool | None]] = attrs.field(factory=dict)
+    """By subject: each manifest that is attached to it, None until it is there, then whether the registry said that it
+    put it into its own list."""
+    listed: tuple[Listed, ...] = ()
+    lookups: tuple[LookupMachine, ...] = ()
     requests_before: int = 0
     bytes_before: int = 0
     alone: tuple[PushWork, ...] = attrs.field(init=False)
@@ -69,6 +76,8 @@ class PushWork:
             mounted=came(Status.MOUNTED),
             uploaded=came(Status.UPLOADED),
             skipped=self.plan.skipped,
+            listed=self.listed,
+            found=tuple(machine.found for machine in self.lookups if machine.found is not None),
             warnings=warnings,
             requests=requests - self.requests_before,
             sent_bytes=sent_bytes - self.bytes_before,

@@ -128,6 +128,7 @@ ANSWERS: Final = {
         Answer(name="denied", give=status(401), applies=_to_token_server),
         Answer(name="403", give=status(403), applies=_to_registry),
         Answer(name="404", give=status(404)),
+        Answer(name="412", give=status(412), applies=_manifest_put),
         Answer(name="413", give=status(413), applies=_with_body),
         Answer(name="416", give=status(416), applies=_to_registry),
         Answer(name="503", give=status(503)),
@@ -287,11 +288,14 @@ class Explorer:
                     self._check_handled(send, event, state)
                 left = {n: s for n, s in state.sends.items() if n != number}
                 yield name, self._step(state, session, registry, left, event, kind.is_fault)
-        if state.wake < FOREVER_S / 2:
-            session = self._forker.load(state.session)
-            following = self._settled(
-                session, state.registry.copy(), state.sends, state.wake, state.faults, state.requests, state
-            )
+        # A write with a deadline of its own is aborted when time passes: that is a fault too.
+        overdue = any(send.not_after is not None for send in state.sends.values())
+        if state.wake < FOREVER_S / 2 and (not overdue or state.faults < self.faults):
+            following = self._later(state)
+            following.faults += overdue
+            if following.wake < FOREVER_S / 2 and self._key(following) == self._key(state):
+                # It woke for a deadline of something that is answered by now, and waits on.
+                following = self._later(following)
             yield "time passes", following
         if self.cancel and state.faults < self.faults:
             session = self._forker.load(state.session)
@@ -300,6 +304,10 @@ class Explorer:
                 session, state.registry.copy(), state.sends, state.now, state.faults + 1, state.requests, state
             )
             yield "cancelled", following
+
+    def _later(self, state: _State) -> _State:
+        session, registry = self._forker.load(state.session), state.registry.copy()
+        return self._settled(session, registry, state.sends, state.wake, state.faults, state.requests, state)
 
     def _step(
         self,
@@ -419,7 +427,17 @@ def _missing(push: Push, registry: FakeRegistry) -> str:
         if manifest.descriptor.digest not in manifests:
             return str(manifest.descriptor.digest)
     tags = registry.tags(push.repository)
-    return next((tag for tag in push.tags if tags.get(tag) != push.root), "")
+    return next((tag for tag in push.tags if tags.get(tag) != push.root), "") or _unlisted(push, registry)
+
+
+def _unlisted(push: Push, registry: FakeRegistry) -> str:
+    """The first attachment that is not in its subject's list."""
+    for subject, manifests in push.subjects.items():
+        listed = registry.referrers(push.repository, subject)
+        for manifest in manifests:
+            if manifest.descriptor.digest not in listed:
+                return f"{manifest.descriptor.digest} in the list of {subject}"
+    return ""
 
 
 def _told(state: _State | None) -> str:

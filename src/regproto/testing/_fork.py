@@ -17,9 +17,12 @@ import attrs
 
 from regproto._blob import BlobMachine
 from regproto._config import Config
+from regproto._lookup import LookupMachine
 from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
 from regproto._plan import Blob, Manifest, Push
+from regproto._referrers import ReferrersMachine
+from regproto._referrers_list import Listing
 from regproto._session import Session
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
@@ -29,6 +32,7 @@ _SHARED: Final = (Config, Push, Blob, Manifest)
 
 _FORGOTTEN: Final = frozenset(
     {"lane", "node", "ends_for", "base", "repository", "exchange", "due", "delay_s", "error", "asked_at", "header"}
+    | {"begun_at", "answered_at", "read_at"}
 )
 """Fields of machines that no later transition depends on, or that other parts of the fingerprint cover."""
 
@@ -88,6 +92,14 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         for key, node in sorted(graph.nodes.items(), key=lambda item: item[0][:3])
     )
     pushes = tuple((p.id, p.goals, p.ending, p.outcome, type(p.error).__name__) for p in under_way.values())
+    lists = tuple(
+        (key, tuple(work.id for work in at_work.works), _machine(at_work.machine, normal))
+        for key, at_work in sorted(graph.lists.lists.items())
+    )
+    asked = tuple(_machine(lookup, normal) for p in under_way.values() for lookup in p.lookups)
+    attached = tuple(
+        (subject, tuple(there.items())) for p in under_way.values() for subject, there in p.attached.items()
+    )
     tokens = tuple((repo, _machine(token, normal)) for repo, token in sorted(wire.auth.tokens.items()))
     flights = frozenset(
         (
@@ -120,6 +132,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
     return (
         nodes,
         pushes,
+        (lists, asked, attached, wire.knowledge.referrers_api, wire.knowledge.conditional_put),
         tokens,
         flights,
         lanes,
@@ -150,6 +163,13 @@ def _name(machine: Machine) -> Hashable:
     return machine.NAME, machine.repository, digest, getattr(machine, "tag", ""), machine.state
 
 
+def _rested(machine: Machine) -> bool:
+    """Whether the read in flight was begun late enough to find a list at rest."""
+    assert isinstance(machine, ReferrersMachine)
+    exchange, rest_s = machine.exchange, machine.window_s + machine.settle_s
+    return exchange is not None and exchange.begun >= machine.calm_at + rest_s
+
+
 def _machine(machine: Machine, normal: Callable[[str], str]) -> Hashable:
     return tuple(_value(machine, name, normal) for name in _FIELDS[type(machine)])
 
@@ -158,6 +178,8 @@ def _value(machine: Machine, name: str, normal: Callable[[str], str]) -> Hashabl
     value = getattr(machine, name)
     if name == "location":
         return normal(value) if value else ""
+    if name == "calm_at":
+        return _rested(machine)
     if name == "serial":
         return bool(value)
     if name in ("redirect", "credentials"):
@@ -166,10 +188,14 @@ def _value(machine: Machine, name: str, normal: Callable[[str], str]) -> Hashabl
         return _machine(value, normal) if name == "upload" and value.state not in value.ENDS else _name(value)
     if isinstance(value, (Blob, Manifest)):
         return value.descriptor.digest
+    if isinstance(value, Listing):
+        return value.identity, value.validator
+    if isinstance(value, (dict, set)):
+        return tuple(sorted(value))
     return value  # type: ignore[no-any-return]
 
 
 _FIELDS: Final[dict[type[Machine], tuple[str, ...]]] = {
     kind: tuple(f.name for f in attrs.fields(kind) if f.name not in _FORGOTTEN)
-    for kind in (BlobMachine, ManifestMachine, TokenMachine, UploadMachine)
+    for kind in (BlobMachine, LookupMachine, ManifestMachine, ReferrersMachine, TokenMachine, UploadMachine)
 }

@@ -8,16 +8,18 @@ can be copied at any point.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import attrs
 
 from regproto._content import Digest, parse_manifest
 from regproto._errors import LocalProtocolError
+from regproto._referrers_list import fallback_tag
 from regproto.testing import _registry_content as content
 from regproto.testing import _registry_uploads as uploads
 from regproto.testing._options import Auth, Fault, LocationStyle, RegistryOptions, When
@@ -276,6 +278,16 @@ class FakeRegistry:
         """The tags of a repository, and what they are on."""
         found = self._state.repositories.get(repository)
         return {tag: Digest(digest) for tag, digest in found.tags.items()} if found else {}
+
+    def referrers(self, repository: str, subject: Digest) -> dict[str, dict[str, Any]]:
+        """What is listed as attached to a manifest, by digest: what the referrers API answers, or the tag holds."""
+        entries: list[dict[str, Any]] = []
+        if self.options.referrers_api:
+            found = self._state.repositories.get(repository)
+            entries = [content.entry(d, m) for d, m in found.manifests.items() if m.subject == subject] if found else []
+        elif (listed := self.tags(repository).get(fallback_tag(subject))) is not None:
+            entries = json.loads(self.content(listed)).get("manifests", [])
+        return {entry["digest"]: entry for entry in entries}
 
     def sessions(self, repository: str) -> tuple[Session, ...]:
         """The upload sessions that are open in a repository, the oldest first."""

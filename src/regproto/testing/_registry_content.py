@@ -286,14 +286,15 @@ def list_referrers(call: Call) -> Reply:
     if len(page) < len(left):
         link = f'</v2/{call.name}/referrers/{subject}?{query}last={quote(page[-1][0])}>; rel="next"'
         headers = (*headers, ("Link", link))
-    entries = [_entry(digest, manifest) for digest, manifest in page]
+    entries = [entry(digest, manifest) for digest, manifest in page]
     return json_reply({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}, OCI_INDEX, headers)
 
 
-def _entry(digest: str, manifest: StoredManifest) -> dict[str, object]:
-    entry: dict[str, object] = {"mediaType": manifest.media_type, "digest": digest, "size": manifest.size}
+def entry(digest: str, manifest: StoredManifest) -> dict[str, object]:
+    """A manifest as it stands in a referrers list."""
+    fields: dict[str, object] = {"mediaType": manifest.media_type, "digest": digest, "size": manifest.size}
     if manifest.artifact_type:
-        entry["artifactType"] = manifest.artifact_type
+        fields["artifactType"] = manifest.artifact_type
     if manifest.annotations:
-        entry["annotations"] = dict(manifest.annotations)
-    return entry
+        fields["annotations"] = dict(manifest.annotations)
+    return fields

@@ -1,0 +1,145 @@
+"""What a push is told of beside what it puts: the lists its attachments stand in, and the questions it asks.
+
+One machine keeps the list of one subject, for all pushes of the session that attach to it at the time; a push joins it
+when all its own attachments to that subject are there. So the attachments of one push cost one write, and those of
+others that are ready by the time of a write go along.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from regproto._attachments import Listed
+from regproto._config import Config
+from regproto._content import Digest
+from regproto._lookup import LookupMachine
+from regproto._machine import Machine, Place
+from regproto._referrers import ReferrersMachine, ReferrersState
+from regproto._referrers_list import entry_of
+from regproto._wire import Wire
+from regproto._work import PushWork
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class SubjectList:
+    """A list at work, and who waits for it."""
+
+    machine: ReferrersMachine
+    works: tuple[PushWork, ...] = ()
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Lists:
+    """The referrers lists and lookups of one session."""
+
+    base: str
+    config: Config
+    wire: Wire
+    lists: dict[tuple[str, Digest], SubjectList] = attrs.field(factory=dict)
+
+    def expect(self, work: PushWork) -> tuple[LookupMachine, ...]:
+        """Count what a push is to be told as goals of its; gives the machines of its questions, to be started."""
+        for subject, manifests in work.plan.subjects.items():
+            work.attached[subject] = dict.fromkeys(m.descriptor.digest for m in manifests)
+            work.goals += 1
+        for lookup in work.plan.lookups:
+            machine = LookupMachine(
+                base=self.base, repository=work.plan.repository, lookup=lookup, lane=work.id, node=work
+            )
+            work.lookups = (*work.lookups, machine)
+            work.goals += 1
+        return work.lookups
+
+    def attached(self, work: PushWork, digest: Digest, handled: bool) -> ReferrersMachine | None:
+        """A manifest of a push is there; `handled`: the registry said it put it into its list.
+
+        Gives the machine to be started, if one is.
+        """
+        manifest = work.manifests.get(digest)
+        subject = manifest.info.subject if manifest is not None else None
+        if subject is None or work.outcome is not None:
+            return None
+        there = work.attached[subject.digest]
+        if there[digest] is not None:
+            return None
+        there[digest] = handled
+        if None in there.values():
+            return None
+        return self._join(work, subject.digest)
+
+    def _join(self, work: PushWork, subject: Digest) -> ReferrersMachine | None:
+        key = work.plan.repository, subject
+        at_work = self.lists.get(key)
+        fresh = at_work is None
+        if at_work is None:
+            at_work = self.lists[key] = SubjectList(
+                machine=ReferrersMachine(
+                    base=self.base,
+                    repository=work.plan.repository,
+                    subject=subject,
+                    window_s=self.config.referrers_window_s,
+                    settle_s=self.config.referrers_settle_s,
+                    lane=work.id,
+                )
+            )
+        at_work.works = (*at_work.works, work)
+        machine = at_work.machine
+        for digest, handled in work.attached[subject].items():
+            machine.want(entry_of(work.manifests[digest]), bool(handled))
+        if fresh:
+            return machine
+        if machine.paced and machine.place is Place.DELAYED:
+            # It waits only for quiet: there is something new to write.
+            machine.paced, machine.place = False, Place.IDLE
+            self.wire.enqueue(machine)
+        return None
+
+    def pace(self, machine: Machine) -> None:
+        """Put off a read for as long as the machine asks for, jitter drawn."""
+        assert isinstance(machine, ReferrersMachine)
+        wait_s = machine.pause_s
+        if machine.spread_s:
+            wait_s += machine.spread_s * self.wire.jitter.next()
+        machine.paced = wait_s > 0
+        machine.pause_s = machine.spread_s = 0.0
+        machine.delay_s = max(machine.delay_s, wait_s)
+
+    def ended(self, machine: ReferrersMachine | LookupMachine) -> tuple[PushWork, ...]:
+        """A machine is at its end: which pushes waited for it."""
+        if isinstance(machine, LookupMachine):
+            return (machine.node,)
+        key = machine.repository, machine.subject
+        at_work = self.lists.get(key)
+        if at_work is None or at_work.machine is not machine:
+            return ()
+        del self.lists[key]
+        if machine.state is ReferrersState.LISTED:
+            for work in at_work.works:
+                self._tell(work, machine)
+        return at_work.works
+
+    def _tell(self, work: PushWork, machine: ReferrersMachine) -> None:
+        assert machine.guarantee is not None
+        by_tag = machine.guarantee.value not in ("api", "unlisted")
+        listed = Listed(
+            subject=machine.subject,
+            attached=tuple(work.attached[machine.subject]),
+            guarantee=machine.guarantee,
+            tag=machine.tag if by_tag else "",
+            unsure=machine.unsure,
+        )
+        work.listed = (*work.listed, listed)
+
+    def left(self, work: PushWork) -> list[Machine]:
+        """A push is over: what nobody else waits for, and has to be stopped."""
+        stopped: list[Machine] = list(work.lookups)
+        for subject in work.attached:
+            key = work.plan.repository, subject
+            at_work = self.lists.get(key)
+            if at_work is None or work not in at_work.works:
+                continue
+            at_work.works = tuple(other for other in at_work.works if other is not work)
+            if not at_work.works:
+                del self.lists[key]
+                stopped.append(at_work.machine)
+        return stopped

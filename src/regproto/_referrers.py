@@ -1,0 +1,483 @@
+"""The life of a subject's referrers list: made by the registry, or kept by clients in a tag, where no update may be
+lost.
+
+A registry with the referrers API is asked once whether it has it; there is nothing else to do. Elsewhere the list is an
+index under a tag that every client reads, changes and writes, and a write takes away whatever was written since its
+read. So this reads, merges and writes within a bounded window W (`Config.referrers_window_s`, as `Send.not_after`),
+and looks again when every write that was prepared before ours was seen has landed: W + D after it, D
+(`Config.referrers_settle_s`) being how long a write may take to have its effect.
+
+Two rules make that enough, and each is needed. What is written is the union of all entries ever seen, not only one's
+own: a look may see us thanks to somebody whose write is about to be overwritten. And it is over only when a look shows
+everything in a list that is the same as at the look before or as written (quiet). An entry of others that vanished is
+put back if its manifest is still there; a 404 means that it was deleted on purpose.
+
+`If-Match` and `If-None-Match: *` go with every write. Many registries ignore them, so a write that was accepted proves
+nothing until one was refused (412) because the list had changed.
+
+Source: distribution-spec "Referrers Tag Schema", "Listing Referrers"; docs/referrers.md for what is guaranteed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import attrs
+
+from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
+from regproto._attachments import Guarantee
+from regproto._config import TRANSIENT, Config
+from regproto._content import MANIFEST_MAX_BYTES, OCI_INDEX, Digest
+from regproto._errors import ContentError, InvalidReference, RemoteProtocolError, TransportError
+from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
+from regproto._manifest import UNKNOWN_CODES, missing_digests
+from regproto._messages import Response
+from regproto._referrers_list import (
+    ABSENT,
+    ACCEPT_ANY,
+    ACCEPT_INDEX,
+    Listing,
+    fallback_tag,
+    is_complete,
+    is_index,
+    merged,
+    read_listing,
+)
+from regproto._url import manifest_url, referrers_url, resolve, shown
+
+
+class ReferrersState(State):
+    """Where a subject's list is."""
+
+    CHOOSING = "choosing"
+    ASKING = "asking"
+    READING = "reading"
+    CHECKING = "checking"
+    WRITING = "writing"
+    LISTED = "listed"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+_S: Final = members(ReferrersState)
+_O: Final = members(Outcome)
+
+TABLE: Final[Table] = {
+    _S.CHOOSING: {
+        _O.ASK: _S.ASKING,
+        _O.LOOK: _S.READING,
+        _O.CHECK: _S.CHECKING,
+        _O.PUT: _S.WRITING,
+        _O.SETTLED: _S.LISTED,
+        _O.GAVE_UP: _S.FAILED,
+    },
+    _S.ASKING: {
+        _O.TOLD: _S.CHOOSING,
+        _O.REJECTED: _S.CHOOSING,
+        _O.UNSURE: _S.ASKING,
+        _O.CHALLENGED: _S.ASKING,
+        _O.NOT_SENT: _S.ASKING,
+        _O.LOST: _S.ASKING,
+        _O.UNAVAILABLE: _S.ASKING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.READING: {
+        _O.TOLD: _S.CHOOSING,
+        _O.ABSENT: _S.CHOOSING,
+        _O.CHALLENGED: _S.READING,
+        _O.NOT_SENT: _S.READING,
+        _O.LOST: _S.READING,
+        _O.UNAVAILABLE: _S.READING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.CHECKING: {
+        _O.PRESENT: _S.CHOOSING,
+        _O.ABSENT: _S.CHOOSING,
+        _O.CHALLENGED: _S.CHECKING,
+        _O.NOT_SENT: _S.CHECKING,
+        _O.LOST: _S.CHECKING,
+        _O.UNAVAILABLE: _S.CHECKING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.WRITING: {
+        _O.CREATED: _S.CHOOSING,
+        _O.REJECTED: _S.CHOOSING,
+        _O.MISSING: _S.CHOOSING,
+        _O.CHALLENGED: _S.WRITING,
+        _O.NOT_SENT: _S.CHOOSING,
+        _O.LOST: _S.CHOOSING,
+        _O.UNAVAILABLE: _S.CHOOSING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.LISTED: {},
+    _S.FAILED: {},
+    _S.DROPPED: {},
+}
+
+NO_API: Final = frozenset({400, 404, 405, 406})
+"""What registries without the referrers API were seen to answer a GET of it with."""
+PAGES_MAX: Final = 1_000
+"""Pages of one list that are read: registries send 100 entries or more on each."""
+_SPREAD_DOUBLINGS: Final = 4
+"""How often the wait after a race is doubled: 20 writers of 50 ms each fit into the 8 s it may be by then."""
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class ReferrersMachine(Machine):
+    """The list of one subject."""
+
+    NAME: ClassVar[str] = "referrers"
+    TABLE: ClassVar[Table] = TABLE
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.ASKING, _S.READING, _S.CHECKING, _S.WRITING})
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.CHOOSING})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.LISTED, _S.FAILED, _S.DROPPED})
+
+    state: State = _S.CHOOSING
+    subject: Digest
+    window_s: float
+    settle_s: float
+    wanted: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """The entries of our pushes, by digest."""
+    sure: set[str] = attrs.field(factory=set)
+    """Those that the registry said (OCI-Subject), or was seen, to have in its own list."""
+    seen: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """Every entry that was ever in the list, and ours."""
+    placed: set[str] = attrs.field(factory=set)
+    """Digests that were in the list at some time: if one is not any more, there is a race."""
+    alive: set[str] = attrs.field(factory=set)
+    """Entries of others whose manifest was found there since the last write."""
+    gone: set[str] = attrs.field(factory=set)
+    """Entries of others whose manifest is not there any more."""
+    suspects: tuple[str, ...] = ()
+    """Entries that the registry refused the list for: it may have no such manifest."""
+    checking: str = ""
+    listing: Listing | None = None
+    """The list as it was last read or written; None: it has to be read before anything else."""
+    fresh: bool = False
+    """It was read, and nothing came between that and now."""
+    written: bytes = b""
+    bare: bool = False
+    """The last write went without a condition."""
+    refused_at: str | None = None
+    """What the list was when a conditional write of it was refused with 412."""
+    refusals: int = 0
+    """412s in a row for a list that had not changed."""
+    calm: str | None = None
+    """What the list was the last time that it had everything."""
+    calm_at: float = 0.0
+    """When that was known."""
+    read_at: float = 0.0
+    """When the last read was begun: the earliest moment it can be about."""
+    waited: bool = False
+    """The jitter after this race is behind us."""
+    pause_s: float = 0.0
+    """How long the next read is to wait..."""
+    spread_s: float = 0.0
+    """...and up to how much longer, which the session draws."""
+    paced: bool = False
+    """It is waiting for that, and not for a fault to pass."""
+    page_url: str = ""
+    pages: int = 0
+    api_known: bool = False
+    writes: int = 0
+    looks: int = 0
+    races: int = 0
+    unsure: bool = False
+    guarantee: Guarantee | None = None
+    """Once it is LISTED."""
+
+    @property
+    def tag(self) -> str:
+        """Where the list is kept without the API."""
+        return fallback_tag(self.subject)
+
+    @property
+    def url_base(self) -> str:
+        return self.page_url or self.base
+
+    def describe(self) -> str:
+        return f"referrers of {self.subject}"
+
+    def patience(self, config: Config) -> int:
+        return config.referrers_attempts if self.state is _S.WRITING else config.attempts - 1
+
+    def want(self, entry: Mapping[str, Any], sure: bool) -> None:
+        """One more entry of ours; `sure`: the registry said that it takes care of it."""
+        digest = entry["digest"]
+        self.wanted[digest] = self.seen[digest] = entry
+        self.gone.discard(digest)
+        if sure:
+            self.sure.add(digest)
+
+    # --- decisions ---
+
+    def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        if knowledge.referrers_api is not False:
+            self.api_known = knowledge.referrers_api is True
+            if not self.api_known or self._unconfirmed():
+                return Outcome.ASK
+            return self._settle(Guarantee.API)
+        self.page_url = ""
+        if not config.referrers_fallback:
+            return self._settle(Guarantee.UNLISTED)
+        for digest in self.suspects:
+            if digest not in self.alive and digest not in self.gone:
+                return self._check(digest)
+        if self.suspects and self.gone.isdisjoint(self.suspects):
+            return Outcome.GAVE_UP  # it has them all: the refusal is about something else
+        self.suspects = ()
+        if self.listing is None:
+            return Outcome.LOOK
+        missing = self._missing(self.listing)
+        if missing:
+            return self._decide_write(self.listing, missing, config)
+        return self._decide_rest(self.listing, knowledge, config)
+
+    def _decide_write(self, listing: Listing, missing: list[str], config: Config) -> Outcome:
+        """Something is not in the list, so it has to be written: after what makes that safe."""
+        self.calm = None
+        if self.writes >= config.referrers_attempts or self.refusals > 1:
+            if self.refusals <= 1:
+                text = f"{self.describe()}: {missing[0]} is still not in {self.tag} after {self.writes} writes"
+                self.error = TransportError(f"{text}: others keep overwriting the list; try again later")
+            return Outcome.GAVE_UP
+        for digest in missing:
+            if digest not in self.wanted and digest not in self.alive:
+                return self._check(digest)
+        if not self.waited and not self.placed.isdisjoint(missing):
+            self.waited = True
+            self.races += 1
+            return self._read_again(spread_s=self._spread_s())
+        if not self.fresh:
+            return self._read_again()
+        if len(self._merged(listing)) > MANIFEST_MAX_BYTES:
+            self.error = ContentError(f"{self.describe()}: {self.tag} would have over {MANIFEST_MAX_BYTES} bytes")
+            return Outcome.GAVE_UP
+        return Outcome.PUT
+
+    def _decide_rest(self, listing: Listing, knowledge: Knowledge, config: Config) -> Outcome:
+        """Everything is in the list: will it stay there?"""
+        if knowledge.conditional_put and not self.bare:
+            return self._settle(Guarantee.CONDITIONAL)
+        if not config.referrers_look_again:
+            return self._settle(Guarantee.WRITTEN)
+        rest_s = self.window_s + self.settle_s
+        if self.calm == listing.identity and self.read_at >= self.calm_at + rest_s:
+            return self._settle(Guarantee.LOOKED_AGAIN)
+        if self.looks > config.referrers_attempts:
+            return self._settle(Guarantee.RESTLESS)
+        self.looks += 1
+        self.waited = False
+        self.calm, self.calm_at = listing.identity, self.answered_at
+        return self._read_again(pause_s=rest_s)
+
+    def _settle(self, guarantee: Guarantee) -> Outcome:
+        self.guarantee = guarantee
+        return Outcome.SETTLED
+
+    def _check(self, digest: str) -> Outcome:
+        self.checking = digest
+        self.fresh = False  # the list may change while we ask
+        return Outcome.CHECK
+
+    def _read_again(self, pause_s: float = 0.0, spread_s: float = 0.0) -> Outcome:
+        self.listing = None
+        self.pause_s, self.spread_s = pause_s, spread_s
+        return Outcome.LOOK
+
+    def _spread_s(self) -> float:
+        return self.window_s * 2.0 ** min(self.races, _SPREAD_DOUBLINGS)
+
+    def _unconfirmed(self) -> bool:
+        return not self.wanted.keys() <= self.sure
+
+    def _missing(self, listing: Listing) -> list[str]:
+        """What the list has to have and has not, or not whole."""
+        entries = listing.entries
+        return [
+            digest
+            for digest, ours in self.seen.items()
+            if digest not in self.gone
+            and (digest not in entries or (digest in self.wanted and not is_complete(entries[digest], ours)))
+        ]
+
+    def _merged(self, listing: Listing) -> bytes:
+        return merged(listing, [self.seen[d] for d in self._missing(listing)], frozenset(self.gone))
+
+    # --- requests ---
+
+    def request_for(self) -> Ask:
+        base, repository = self.base, self.repository
+        if self.state is _S.ASKING:
+            url = self.page_url or referrers_url(base, repository, self.subject)
+            return Ask("GET", url, ACCEPT_INDEX, b"", MANIFEST_MAX_BYTES)
+        if self.state is _S.CHECKING:
+            return Ask("HEAD", manifest_url(base, repository, self.checking), ACCEPT_ANY)
+        url = manifest_url(base, repository, self.tag)
+        if self.state is _S.READING:
+            return Ask("GET", url, ACCEPT_ANY, b"", MANIFEST_MAX_BYTES)
+        listing = self.listing
+        assert listing is not None
+        # What was wanted since the decision to write goes along.
+        self.written = self._merged(listing)
+        headers = [("Content-Type", OCI_INDEX)]
+        if not listing.identity:
+            headers.append(("If-None-Match", "*"))
+        elif listing.validator:
+            headers.append(("If-Match", listing.validator))
+        self.bare = len(headers) == 1
+        not_after = self.read_at + self.window_s
+        return Ask("PUT", url, tuple(headers), self.written, not_after=not_after, deadline_s=self.settle_s)
+
+    # --- answers ---
+
+    def classify(self, response: Response, url: str) -> Verdict:
+        if self.state is _S.ASKING:
+            return self._classify_api(response, url)
+        if self.state is _S.READING:
+            return self._classify_list(response, url)
+        if self.state is _S.CHECKING:
+            return self._classify_check(response, url)
+        return self._classify_put(response, url)
+
+    def _classify_api(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if (status in NO_API or (status == 200 and not is_index(response))) and not self.api_known:
+            return Outcome.REJECTED, Facts(referrers_api=False)
+        if status != 200:
+            return refused(self.describe(), "GET", url, response)
+        try:
+            page = read_listing(response)
+        except ContentError as error:
+            return broken(self.describe(), "GET", url, f"the referrers API sent no list: {error}")
+        missing = self.wanted.keys() - self.sure - page.entries.keys()
+        location = resolve(url, page.next_url) if page.next_url and missing else ""
+        if location and self.pages >= PAGES_MAX:
+            return broken(self.describe(), "GET", url, f"the list has more than {PAGES_MAX} pages")
+        if missing and not location:
+            text = f"{self.describe()}: the registry has {min(missing)} and does not list it in its referrers API"
+            return Outcome.UNSURE, Facts(referrers_api=True, error=RemoteProtocolError(text))
+        return Outcome.TOLD, Facts(referrers_api=True, listing=page, location=location)
+
+    def _classify_list(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status not in (200, 404):
+            return refused(self.describe(), "GET", url, response)
+        outcome, listing = Outcome.ABSENT, ABSENT
+        if status == 200:
+            try:
+                outcome, listing = Outcome.TOLD, read_listing(response)
+            except ContentError as error:
+                text = (
+                    f"{self.describe()}: GET {shown(url)}: the tag is not a referrers list and is left alone: {error}"
+                )
+                return Outcome.REFUSED, Facts(error=RemoteProtocolError(text))
+        # A 412 while the list had not changed is about something else: immutable tags are refused so.
+        changed = self.refused_at is not None and self.refused_at != listing.identity
+        return outcome, Facts(listing=listing, conditional_put=True if changed else None)
+
+    def _classify_check(self, response: Response, url: str) -> Verdict:
+        if response.status == 404:
+            return Outcome.ABSENT, None
+        if response.status == 401 or response.status in TRANSIENT:
+            return refused(self.describe(), "HEAD", url, response)
+        return Outcome.PRESENT, None  # only a 404 says that somebody deleted it
+
+    def _classify_put(self, response: Response, url: str) -> Verdict:
+        status = response.status
+        if status in (200, 201, 202):
+            wrong = wrong_digest(self, "PUT", url, response, Digest.of(self.written))
+            return wrong or (Outcome.CREATED, None)
+        if status == 412 and not self.bare:
+            return Outcome.REJECTED, Facts(error=refusal(self.describe(), "PUT", url, response))
+        if 400 <= status < 500 and error_codes(response) & UNKNOWN_CODES:
+            told = missing_digests(response) or self.seen.keys()
+            suspects = tuple(Digest(d) for d in told if d in self.seen and d not in self.wanted)
+            if suspects:
+                return Outcome.MISSING, Facts(missing=suspects, error=refusal(self.describe(), "PUT", url, response))
+        return refused(self.describe(), "PUT", url, response)
+
+    def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        Machine.absorb(self, outcome, facts)
+        if self.state is _S.ASKING:
+            self._absorb_page(outcome, facts)
+        elif self.state is _S.READING:
+            self.paced = False
+            if facts is not None and facts.listing is not None:
+                self._absorb_list(facts.listing)
+        elif self.state is _S.CHECKING:
+            if outcome is _O.PRESENT:
+                self.alive.add(self.checking)
+            elif outcome is _O.ABSENT:
+                self.gone.add(self.checking)
+        elif self.state is _S.WRITING and outcome is not _O.CHALLENGED:
+            self._absorb_write(outcome, facts)
+
+    def _absorb_page(self, outcome: Outcome, facts: Facts | None) -> None:
+        if outcome is _O.TOLD and facts is not None and facts.listing is not None:
+            self.sure |= self.wanted.keys() & facts.listing.entries.keys()
+            self.page_url = facts.location
+            self.pages += 1
+        elif outcome is _O.UNSURE:
+            self.page_url, self.pages = "", 0
+
+    def _absorb_list(self, listing: Listing) -> None:
+        self.listing, self.fresh = listing, True
+        self.read_at = self.begun_at
+        if self.refused_at is not None:
+            self.refusals = self.refusals + 1 if self.refused_at == listing.identity else 0
+            self.refused_at = None
+        self._note(listing)
+
+    def _note(self, listing: Listing) -> None:
+        self.placed |= listing.entries.keys()
+        for digest, entry in listing.entries.items():
+            if digest not in self.wanted and digest not in self.gone and _is_digest(digest):
+                self.seen[digest] = entry
+
+    def _absorb_write(self, outcome: Outcome, facts: Facts | None) -> None:
+        self.writes += 1
+        before, self.listing = self.listing, None
+        if outcome is _O.CREATED:
+            made = read_listing(Response(id=0, status=200, body=self.written))
+            self.listing, self.fresh = made, False
+            self.unsure |= self.answered_at > self.begun_at + self.settle_s
+            self.refusals = 0
+            self.alive.clear()
+            self._note(made)
+        elif outcome is _O.REJECTED:
+            assert before is not None
+            self.refused_at = before.identity
+            self.races += 1
+            self.spread_s = self._spread_s()
+        elif outcome is _O.MISSING and facts is not None:
+            self.suspects = facts.missing
+            self.alive.difference_update(facts.missing)
+        elif outcome is _O.UNAVAILABLE or (outcome is _O.LOST and facts is not None and not facts.cut):
+            self.unsure = True
+
+
+def _is_digest(text: str) -> bool:
+    """Whether this can stand in a URL; what can't is carried along, and never asked for."""
+    try:
+        Digest(text)
+    except InvalidReference:
+        return False
+    return True
