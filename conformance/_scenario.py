@@ -177,7 +177,7 @@ def _scenario(
 def _each(raw: object, where: str) -> list[object]:
     """A scenario with `each: {"word": [values]}` is one for each value, which stands for `$word` everywhere.
 
-    The values may be an object: then their names go into the ids.
+    The values may be an object: then their names go into the ids, and stand for `$word.name`.
     """
     if not isinstance(raw, dict) or "each" not in raw:
         return [raw]
@@ -189,7 +189,8 @@ def _each(raw: object, where: str) -> list[object]:
     if f"${word}" not in json.dumps(rest):
         raise Invalid(f"{where}.each: ${word} stands nowhere")
     named = values if isinstance(values, dict) else {str(v): v for v in as_list(values, f"{where}.each.{word}")}
-    variants = [(name, _replaced(rest, f"${word}", value)) for name, value in named.items()]
+    named_rest = [(name, value, _replaced(rest, f"${word}.name", name)) for name, value in named.items()]
+    variants = [(name, _replaced(named, f"${word}", value)) for name, value, named in named_rest]
     return [{**variant, "id": f"{variant.get('id')}-{name}"} for name, variant in variants]
 
 
