@@ -246,7 +246,12 @@ def _check(scenario: Scenario, where: str) -> None:
     if scenario.any_registry is not None and (scenario.answers or scenario.switches or scenario.core_only):
         raise Invalid(f"{where}: a real registry has no script and no switches")
     needs_core = [
-        *(entry.to.text for entry in scenario.answers for answer in entry.answers if answer.kind == "not_sent"),
+        *(
+            e.to.text
+            for e in scenario.answers
+            for a in (*e.answers, e.always)
+            if a is not None and a.kind == "not_sent"
+        ),
         *(["cancel_at"] if scenario.cancel_at else []),
         *(["waited_s"] if scenario.waited_s else []),
     ]

@@ -101,6 +101,29 @@ def test_a_changed_scenario_fails(theme: str, whole: dict[str, Any], entry: dict
         assert found, f"{entry['id']}: still holds with {what}"
 
 
+ROWS = (
+    "HEAD blob",
+    "POST start",
+    "POST mount",
+    "single POST",
+    "PATCH",
+    "PUT with the body",
+    "PUT commit",
+    "PUT manifest",
+    "PUT tag",
+    "GET token",
+    "POST token",
+)
+COLUMNS = ("not sent", "lost", "timed-out", "401", "404", "416", "429", "5xx")
+
+
+def test_every_cell_of_the_matrix_has_a_scenario() -> None:
+    cells = [scenario.cell for scenario in ALL if scenario.cell is not None]
+    assert sorted({row for row, _ in cells} ^ set(ROWS)) == []
+    assert sorted({(row, column) for row in ROWS for column in COLUMNS} - set(cells)) == []
+    assert {column for _, column in cells} <= set(COLUMNS)
+
+
 VALID: dict[str, Any] = {
     "id": "x",
     "says": "It does.",

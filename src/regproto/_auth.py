@@ -127,19 +127,20 @@ class Authorizer:
         token = self.tokens.get(machine.repository)
         return (token.header, token.serial) if token is not None else ("", 0)
 
-    def challenged(self, machine: Machine, response: Response, url: str, serial: int) -> Verdict | None:
+    def challenged(self, machine: Machine, response: Response, method: str, url: str, serial: int) -> Verdict | None:
         """What a 401 asks for; None if authorization can't help, and the answer is the machine's to classify.
 
         Args:
             machine: whose request was refused.
             response: the refusal.
-            url: the request's.
+            method: the request's, as is `url`.
+            url: where it was sent.
             serial: of the token it was sent with; 0 for none.
         """
         if isinstance(machine, TokenMachine) or origin_of(url) != self.origin:
             return None
         if serial == 0:
-            error = self._adopt(machine, response, url) if not self.scheme else None
+            error = self._adopt(machine, response, method, url) if not self.scheme else None
             return (_O.REFUSED, Facts(error=error)) if error else (_O.CHALLENGED, None)
         machine.challenges += 1
         token = self.tokens.get(machine.repository)
@@ -168,7 +169,7 @@ class Authorizer:
                 return tuple(s for s in challenge.parameters.get("scope", "").split() if s not in have)
         return ()
 
-    def _adopt(self, machine: Machine, response: Response, url: str) -> RegprotoError | None:
+    def _adopt(self, machine: Machine, response: Response, method: str, url: str) -> RegprotoError | None:
         """Take the scheme the registry asks for; the error if there is none that may be used."""
         challenges = {c.scheme: c for c in reversed(parse_challenges(response.headers))}
         bearer, plain = challenges.get("bearer"), challenges.get("basic")
@@ -184,7 +185,7 @@ class Authorizer:
         else:
             return refusal(
                 machine.describe(),
-                "request",
+                method,
                 url,
                 response,
                 "the registry asks for no scheme that is known here",

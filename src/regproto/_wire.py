@@ -303,7 +303,7 @@ class Wire:
                 return None
             verdict = None
             if answer.status == 401:
-                verdict = self.auth.challenged(machine, answer, exchange.url, exchange.serial)
+                verdict = self.auth.challenged(machine, answer, exchange.ask.method, exchange.url, exchange.serial)
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
             if verdict is None:
