@@ -136,7 +136,7 @@ def name_of(send: Send) -> str:
     elif "/referrers/" in url.path:
         what = "referrers"
     elif "/manifests/" in url.path:
-        what = "manifest" if ":" in url.path else "tag"
+        what = "tags" if "tag" in query else "manifest" if ":" in url.path else "tag"
     elif send.method == "HEAD":
         what = "blob"
     elif send.method == "POST":

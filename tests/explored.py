@@ -94,6 +94,12 @@ def two_images() -> Push:
     return _plan(index, blobs | more | {Digest.of(one): one, Digest.of(two): two})
 
 
+def three_tags() -> Push:
+    """A manifest under three tags; what it names is taken to be there."""
+    whole = attrs.evolve(single(), tags=("1", "2", "3"))
+    return attrs.evolve(whole, blobs=(), absent=[d.digest for d in whole.manifests[0].names()])
+
+
 def two_blobs() -> Push:
     """Two blobs and no manifest."""
     return attrs.evolve(one_blob(), blobs=(*one_blob().blobs, *one_blob(b"another").blobs))
@@ -130,9 +136,12 @@ def _scenario(
     options: RegistryOptions | None = None,
     seeded: bytes = b"",
     there: bool = False,
+    has: tuple[bytes, ...] = (),
     **rest: Any,
 ) -> Scenario:
     registry = FakeRegistry(options)
+    for content in has:
+        registry.put_blob("team/app", content)
     if there:
         for blob in pushes[0].blobs:
             assert isinstance(blob.source, bytes)
@@ -313,6 +322,10 @@ def _wide() -> Iterator[Scenario]:
     unknown = {**posts, "answers": ("ok", "blob unknown"), "faults": 2}
     yield _scenario("index, told to be incomplete", two_images(), **unknown)
     yield _scenario("tag that stays away", single(), config=patient, **{**posts, "answers": ("ok", "503"), "faults": 4})
+    three = {**posts, "has": (b"{}", b"layer"), "config": Config(attempts=2)}
+    yield _scenario("three tags at once", three_tags(), **three)
+    lacks = RegistryOptions(tag_params=False)
+    yield _scenario("three tags one by one", three_tags(), **{**three, "options": lacks, "answers": PLAIN})
     yield _scenario("blob that is there", one_blob(), there=True, config=sessions, **posts)
     yield _scenario("image that is there", single(), there=True, **posts)
 
@@ -355,6 +368,9 @@ def _cancelled() -> Iterator[Scenario]:
     stale = ("ok", "stale connection", "stale connection, unused", "416")
     yield _scenario("PATCH over stale connections, cancelled", one_blob(), config=patches, **{**ways, "answers": stale})
     yield _scenario("image, cancelled", single(), **ways)
+    three = {**ways, "has": (b"{}", b"layer"), "faults": 1}
+    yield _scenario("three tags, cancelled", three_tags(), **{**three, "answers": ("ok", "unconnected"), "faults": 2})
+    yield _scenario("three tags and one of them", three_tags(), attrs.evolve(three_tags(), tags=("1", "4")), **three)
     yield _scenario("image by digest, cancelled", attrs.evolve(single(), tags=()), **ways)
     yield _scenario("PATCH, cancelled", one_blob(), config=patches, **ways)
     yield _scenario("mount, cancelled", one_blob(mount_from=base), seeded=b"blob", **ways)

@@ -100,6 +100,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "HEAD tag": Row(state=ManifestState.LOOKING, push=IMAGE.bare("1.0"), there=(CONTENT,)),
     "PUT manifest": Row(state=ManifestState.PUTTING, config=PUT_AT_ONCE, push=IMAGE.bare(), there=(CONTENT,)),
     "PUT tag": Row(state=ManifestState.TAGGING, config=PUT_AT_ONCE, push=IMAGE.bare("1.0"), there=(CONTENT,)),
+    "PUT tags": Row(state=ManifestState.SHARING, config=PUT_AT_ONCE, push=IMAGE.bare("1", "2", "3"), there=(CONTENT,)),
     "GET token": Row(state=TokenState.FETCHING, push=BLOB, options=TOKENS),
     "POST token": Row(state=TokenState.EXCHANGING, push=BLOB, options=IDENTITY),
 }
@@ -126,6 +127,9 @@ _ON: Final = ("GET session", "PATCH", "PUT commit")
 _SURE: Final = ("HEAD blob", *_ON)
 _PLAINLY: Final = ("HEAD blob", *_UP)
 _GIVEN_BACK: Final = Fails("not you")
+_EACH: Final = ("PUT tag",) * 3
+_LOOK_AT_EACH: Final = ("HEAD tag", "HEAD tag", "PUT tag", "PUT tag", "HEAD tag", "PUT tag")
+"""The others at once, the first after its delay."""
 _UNKNOWN: Final = Fails("may have to be created first")
 _NO_TOKEN: Final = Fails("check the credentials")
 
@@ -174,6 +178,8 @@ CELLS: Final[Mapping[str, Mapping[str, Cell]]] = {
     "HEAD tag": _again("HEAD tag", "PUT tag", absent=("PUT tag",), range_=("PUT tag",)),
     "PUT manifest": _again("PUT manifest", absent=_UNKNOWN, range_=Fails("416")),
     "PUT tag": _again("PUT tag", absent=_UNKNOWN, range_=Fails("416"), after=("HEAD tag", "PUT tag")),
+    "PUT tags": _again("PUT tags", absent=_EACH, range_=_EACH, after=_LOOK_AT_EACH)
+    | {"429": (*("HEAD tag",) * 3, *_EACH)},
     "GET token": _again("GET token", "POST blob", absent=_NO_TOKEN, range_=_NO_TOKEN) | {"401": _NO_TOKEN},
     "POST token": _again("POST token", "POST blob", absent=("GET token", "POST blob"), range_=_NO_TOKEN)
     | {"401": ("GET token", "POST blob")},

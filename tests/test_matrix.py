@@ -61,6 +61,7 @@ PUSHING: Final = [
         "PUT commit",
         "PUT manifest",
         "PUT tag",
+        "PUT tags",
     )
 ]
 
@@ -166,6 +167,8 @@ ONCE: Final[list[Cell | ParameterSet]] = [
     ("PUT manifest", "timed out", HANG, ["PUT manifest"]),
     ("PUT tag", "done but lost", DONE_BUT_LOST, ["HEAD tag"]),
     ("PUT tag", "timed out", HANG, ["HEAD tag", "PUT tag"]),
+    ("PUT tags", "done but lost", DONE_BUT_LOST, ["HEAD tag"] * 3),
+    ("PUT tags", "timed out", HANG, ["HEAD tag", "HEAD tag", "PUT tag", "PUT tag", "HEAD tag", "PUT tag"]),
     ("PUT tag", "5xx, but done", done_but(500), ["HEAD tag"]),
     ("PUT tag", "409, but ours is there", done_but(409), ["HEAD tag"]),
 ]
@@ -214,6 +217,7 @@ FOR_EVER: Final[list[tuple[str, list[str], list[str], PushOutcome]]] = [
     ("POST mount", ["lost", "timed out", "5xx"], ["POST mount", "POST start", "PUT blob"], PushOutcome.PUSHED),
     ("PUT manifest", ["not sent", "lost", "timed out", "5xx"], ["PUT manifest"] * 4, PushOutcome.FAILED),
     ("PUT tag", ["not sent"], ["PUT tag"] * 4, PushOutcome.FAILED),
+    ("PUT tags", ["not sent"], ["PUT tags"] * 4, PushOutcome.FAILED),
     ("PUT tag", ["lost", "timed out", "5xx"], ["HEAD tag", "PUT tag"] * 4, PushOutcome.FAILED),
 ]
 

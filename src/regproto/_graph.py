@@ -20,7 +20,7 @@ from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
 from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
 from regproto._making import discarding, machine_for, upload_for
-from regproto._manifest import ManifestMachine, ManifestState
+from regproto._manifest import ManifestMachine, ManifestState, together
 from regproto._messages import PushOutcome, Status
 from regproto._plan import Manifest
 from regproto._pushes import Pushes
@@ -36,6 +36,8 @@ _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
 _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 """In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
+_SPREADING: Final = frozenset({ManifestState.THERE, ManifestState.TAGGING, ManifestState.CONFIRMING})
+"""Here a tag that was to bring others along has done so, or never will."""
 _GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
 
 
@@ -65,20 +67,29 @@ class Graph:
             self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         named = {d.digest for m in plan.manifests for d in m.names()}
         goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
+        work.together = together(plan, self.wire.knowledge)
         if plan.root is not None:
-            goals = [(plan.root, tag) for tag in plan.tags or ("",)] + goals
+            goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
         for lookup in self.lists.expect(work):
             self._decide(lookup)
         for digest, tag in goals:
-            node = self._need(work, digest, tag)
+            node = self._want(work, digest, tag)
+            if tag and work.together[:1] == (tag,) and not (node and node.machine and node.machine.lane == work.id):
+                # Another push puts this tag already, and knows nothing of our others.
+                goals += [(digest, other) for other in work.together[1:]]
             if work.outcome is not None:
                 return
-            if node is not None:
-                node.goal_of += work.alone
-                work.goals += 1
         self._reached(work)
 
-    def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool = False) -> Node | None:
+    def _want(self, work: PushWork, digest: Digest, tag: str, looked: bool | None = None) -> Node | None:
+        """The node of something a push was asked for; None if it is there."""
+        node = self._need(work, digest, tag, looked)
+        if node is not None and work.outcome is None:
+            node.goal_of += work.alone
+            work.goals += 1
+        return node
+
+    def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool | None = None) -> Node | None:
         """The node of something a push needs, with a machine at work on it; None if it is there."""
         repository = work.plan.repository
         manifest = work.manifests.get(digest)
@@ -140,7 +151,7 @@ class Graph:
                 children.append(child)
         return children
 
-    def _set_to_work(self, work: PushWork, node: Node, looked: bool) -> None:
+    def _set_to_work(self, work: PushWork, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
         if machine.state in machine.DECIDES:
             self._decide(machine)
@@ -170,9 +181,22 @@ class Graph:
             return
         if isinstance(machine, UploadMachine):
             self._tell_owner(machine, outcome)
-        elif outcome is _O.MISSING and isinstance(machine, ManifestMachine) and facts is not None:
-            self._redo(machine, facts.missing)
+        elif isinstance(machine, ManifestMachine):
+            if outcome is _O.MISSING and facts is not None:
+                self._redo(machine, facts.missing)
+            elif machine.share and machine.state in _SPREADING:
+                self._spread(machine, facts.tags if facts is not None else ())
         self._rest(machine)
+
+    def _spread(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
+        """A tag was to bring others along: those that it did not are put by themselves."""
+        also, machine.also, machine.share = machine.also, (), False
+        work = self.pushes.under_way.get(machine.lane)
+        for tag in also:
+            if tag in put:
+                self.wire.notices.tell(tag, machine.descriptor, _N.UPLOADED, machine.descriptor.size)
+            elif work is not None and work.outcome is None:
+                self._want(work, machine.digest, tag, looked=machine.state is ManifestState.TAGGING)
 
     def _rest(self, machine: Machine) -> None:
         """Do what the state a machine rests in asks for."""
@@ -382,6 +406,8 @@ class Graph:
                 self._stop(work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
             elif isinstance(node.machine, BlobMachine):
                 self._hand_on(node.machine, node.users[0])
+            elif node.machine is not None and node.machine.lane == work.id:
+                node.machine.also = ()
         self._stop(work, *self.lists.left(work))
         self.pushes.stop_token(work)
         work.ending -= 1

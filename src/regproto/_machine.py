@@ -89,6 +89,7 @@ class Outcome(enum.Enum):
     PUT = "put"
     COMMIT = "commit"
     TAG = "tag"
+    SHARE = "share"
     FETCH = "fetch"
     EXCHANGE = "exchange"
     USE = "use"
@@ -153,6 +154,10 @@ class Facts:
     """With _O.LOST: the request was not sent whole, so it can't have taken effect."""
     token: str = attrs.field(default="", repr=False)
     lifetime_s: float = 0.0
+    tag_params: bool | None = None
+    """The registry was learned to take tags as parameters (or not)."""
+    tags: tuple[str, ...] = ()
+    """The tags it put."""
     missing: tuple[Digest, ...] = ()
     """What the registry says it does not have; empty with Outcome.MISSING: it does not say what."""
     subject_handled: bool = False
@@ -175,6 +180,7 @@ class Knowledge:
     """What was learned of the registry: once, not once a push."""
 
     single_post: bool | None = None
+    tag_params: bool | None = None
     referrers_api: bool | None = None
     conditional_put: bool = False
 
@@ -182,6 +188,8 @@ class Knowledge:
         """Keep what an answer says of the registry as such."""
         if facts.single_post is not None:
             self.single_post = facts.single_post
+        if facts.tag_params is not None:
+            self.tag_params = facts.tag_params
         if facts.referrers_api is not None:
             self.referrers_api = facts.referrers_api
         if facts.conditional_put is not None:

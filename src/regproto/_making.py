@@ -10,7 +10,9 @@ from regproto._upload import UploadMachine, UploadState
 from regproto._work import Node, PushWork
 
 
-def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: bool) -> BlobMachine | ManifestMachine:
+def machine_for(
+    base: str, config: Config, work: PushWork, node: Node, looked: bool | None
+) -> BlobMachine | ManifestMachine:
     """The machine that is to bring about a node, with the content of one push that needs it.
 
     Args:
@@ -18,11 +20,14 @@ def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: b
         config: the session's.
         work: whose content it gets, and in whose turn it is sent.
         node: what it is for.
-        looked: True if there is no use in looking whether it is there already.
+        looked: True if there is no use in looking whether it is there already; False: there is, whatever the config
+            says.
     """
     manifest = work.manifests.get(node.digest)
     if manifest is not None:
-        look = config.check_existing and not looked and not _is_small_attachment(config, node, manifest)
+        by_default = config.check_existing and not _is_small_attachment(config, node, manifest)
+        look = by_default if looked is None else not looked
+        shares = bool(node.tag) and work.together[:1] == (node.tag,)
         return ManifestMachine(
             base=base,
             repository=node.repository,
@@ -31,6 +36,8 @@ def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: b
             lane=work.id,
             node=node,
             state=ManifestState.LOOKING if look else ManifestState.WAITING,
+            share=shares,
+            also=work.together[1:] if shares else (),
         )
     blob = work.blobs[node.digest]
     candidates = (*blob.mount_from, None) if config.anonymous_mount else blob.mount_from
@@ -41,7 +48,7 @@ def machine_for(base: str, config: Config, work: PushWork, node: Node, looked: b
         lane=work.id,
         node=node,
         candidates=candidates[:MOUNT_SOURCES_MAX],
-        looked=looked,
+        looked=bool(looked),
     )
 
 

@@ -5,7 +5,12 @@ each of its tags. They share a node, so what the manifest names is pushed once. 
 PUT by tag cannot be told from somebody else's, so after a lost answer, or a refusal that an immutable tag explains,
 the tag is looked at first.
 
-Source: distribution-spec "Pushing Manifests"; oras-go issue 1212 for manifests refused after their blobs were found.
+Several tags may share one PUT by digest (`?tag=a&tag=b`): the machine of the first brings the others along. A
+registry that can do this answers with the tags it put (`OCI-Tag`); any other has put the manifest by digest, and
+then each tag is put alone.
+
+Source: distribution-spec "Pushing Manifests", end-7b for tags as parameters; oras-go issue 1212 for manifests refused
+after their blobs were found.
 """
 
 from __future__ import annotations
@@ -19,10 +24,10 @@ from regproto._answers import error_codes, refusal, refused, wrong_digest
 from regproto._config import TRANSIENT, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import InvalidReference
-from regproto._headers import get
+from regproto._headers import get, get_all
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response, Status
-from regproto._plan import Manifest
+from regproto._plan import Manifest, Push
 from regproto._url import manifest_url
 
 
@@ -34,6 +39,7 @@ class ManifestState(State):
     READY = "ready"
     PUTTING = "putting"
     TAGGING = "tagging"
+    SHARING = "sharing"
     CONFIRMING = "confirming"
     THERE = "there"
     FAILED = "failed"
@@ -59,7 +65,7 @@ TABLE: Final[Table] = {
         _O.DROP: _S.DROPPED,
     },
     _S.WAITING: {_O.READY: _S.READY, _O.DROP: _S.DROPPED},
-    _S.READY: {_O.PUT: _S.PUTTING, _O.TAG: _S.TAGGING},
+    _S.READY: {_O.PUT: _S.PUTTING, _O.TAG: _S.TAGGING, _O.SHARE: _S.SHARING},
     _S.PUTTING: {
         _O.CREATED: _S.THERE,
         _O.MISSING: _S.WAITING,
@@ -79,6 +85,20 @@ TABLE: Final[Table] = {
         _O.REJECTED: _S.CONFIRMING,
         _O.CHALLENGED: _S.TAGGING,
         _O.NOT_SENT: _S.TAGGING,
+        _O.LOST: _S.CONFIRMING,
+        _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.SHARING: {
+        _O.CREATED: _S.THERE,
+        _O.MISSING: _S.WAITING,
+        _O.REJECTED: _S.TAGGING,
+        _O.CHALLENGED: _S.SHARING,
+        _O.NOT_SENT: _S.SHARING,
         _O.LOST: _S.CONFIRMING,
         _O.UNAVAILABLE: _S.CONFIRMING,
         _O.GAVE_UP: _S.FAILED,
@@ -108,9 +128,13 @@ TABLE: Final[Table] = {
 
 UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 """How registries say that something a manifest names is not there."""
-_PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING})
+_PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING, _S.SHARING})
 _TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
 """How registries refuse to move an immutable tag."""
+_SHARING_REFUSALS: Final = frozenset({400, 404, 405, 414, 431, 501})
+"""How registries may refuse tags as parameters, or so many of them."""
+TAGS_MAX: Final = 10
+"""Tags in one request: what a registry that takes tags as parameters should at least take (distribution-spec)."""
 _MISSING_MAX: Final = 1_000
 """Digests read from one MANIFEST_BLOB_UNKNOWN answer; more than any manifest's layers in the wild."""
 
@@ -121,7 +145,7 @@ class ManifestMachine(Machine):
 
     NAME: ClassVar[str] = "manifest"
     TABLE: ClassVar[Table] = TABLE
-    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.PUTTING, _S.TAGGING, _S.CONFIRMING})
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.PUTTING, _S.TAGGING, _S.SHARING, _S.CONFIRMING})
     DECIDES: ClassVar[frozenset[State]] = frozenset({_S.READY})
     ENDS: ClassVar[frozenset[State]] = frozenset({_S.THERE, _S.FAILED, _S.DROPPED})
 
@@ -129,6 +153,10 @@ class ManifestMachine(Machine):
     manifest: Manifest
     tag: str = ""
     """Empty: by digest."""
+    share: bool = False
+    """Put by digest, with this tag as a parameter, where the registry can do that."""
+    also: tuple[str, ...] = ()
+    """Further tags of the push in whose turn this is sent, to be put with the same request."""
     redone: bool = False
     """What the registry did not have was pushed anew once."""
     how: Status = Status.EXISTING
@@ -161,13 +189,19 @@ class ManifestMachine(Machine):
         return f"tag {self.tag}" if self.tag else f"manifest {self.digest}"
 
     def request_for(self) -> Ask:
-        url = manifest_url(self.base, self.repository, self.reference)
+        if self.state is _S.SHARING:
+            tags = "&".join(f"tag={tag}" for tag in (self.tag, *self.also))
+            url = f"{manifest_url(self.base, self.repository, self.digest)}?{tags}"
+        else:
+            url = manifest_url(self.base, self.repository, self.reference)
         media_type = self.manifest.descriptor.media_type
         if self.state in _PUTS:
             return Ask("PUT", url, (("Content-Type", media_type),), self.manifest.content)
         return Ask("HEAD", url, (("Accept", media_type),))
 
     def classify(self, response: Response, url: str) -> Verdict:
+        if self.state is _S.SHARING:
+            return self._classify_shared(response, url)
         if self.state in _PUTS:
             return self._classify_put(response, url)
         return self._classify_look(response, url)
@@ -211,7 +245,20 @@ class ManifestMachine(Machine):
         handled = subject is not None and get(response.headers, "oci-subject") == subject.digest
         return Facts(subject_handled=True) if handled else None
 
+    def _classify_shared(self, response: Response, url: str) -> Verdict:
+        outcome, facts = self._classify_put(response, url)
+        if outcome is _O.CREATED:
+            tags = _tags_put(response)
+            facts = attrs.evolve(facts or Facts(), tags=tags, tag_params=bool(tags))
+            return (outcome if self.tag in tags else _O.REJECTED), facts
+        if outcome in (_O.REFUSED, _O.REJECTED) and response.status not in (401, 413):
+            # The plain way will tell whether it was about the tags as parameters, or about this tag, or at all.
+            return _O.REJECTED, Facts(tag_params=False) if response.status in _SHARING_REFUSALS else None
+        return outcome, facts
+
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        if self.share and knowledge.tag_params is not False:
+            return _O.SHARE
         return _O.TAG if self.tag else _O.PUT
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
@@ -226,6 +273,28 @@ class ManifestMachine(Machine):
             self.redone = True
         elif self.state is _S.TAGGING:
             self.refused = outcome is _O.REJECTED
+
+
+def _tags_put(response: Response) -> tuple[str, ...]:
+    """The tags a registry says it put: a list, in one header or several."""
+    listed = ",".join(get_all(response.headers, "oci-tag"))
+    return tuple(tag.strip() for tag in listed.split(",") if tag.strip())
+
+
+def together(plan: Push, knowledge: Knowledge) -> tuple[str, ...]:
+    """The tags of a plan that one PUT by digest is to bring; none: each is put alone.
+
+    Where it is not known whether the registry can do this, it is tried with three tags or more: alone they take a HEAD
+    and a PUT each, six requests; together one HEAD, the PUT, and where that put no tag three PUTs more, without a look
+    (the manifest was not there a moment ago under the first of them). So even a registry that lacks it is not asked
+    more than before. With two tags it would be asked as much, and it would take one round trip more.
+
+    A manifest named by another digest than sha256 keeps that name under a tag in this way alone.
+    """
+    if plan.root is None or knowledge.tag_params is False:
+        return ()
+    least = 1 if plan.root.algorithm != "sha256" else 2 if knowledge.tag_params else 3
+    return plan.tags[:TAGS_MAX] if len(plan.tags) >= least else ()
 
 
 def missing_digests(response: Response) -> tuple[Digest, ...]:

@@ -36,6 +36,8 @@ class PushWork:
     blobs: dict[Digest, Blob]
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """All it needs, directly or through others, that is not there yet; and tags."""
+    together: tuple[str, ...] = ()
+    """The tags that one request is to put; the first has a node, which brings the others along."""
     goals: int = 1
     """Of what it was asked for: how much is not there yet; one more while it is being begun."""
     ending: int = 0

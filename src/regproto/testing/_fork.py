@@ -142,6 +142,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         tuple(type(u).__name__ for u in wire.urgent),
         len(wire.keychain),
         wire.knowledge.single_post,
+        wire.knowledge.tag_params,
         wire.auth.scheme,
         tuple(sorted(graph.known)),
         len(session._pushes.ended),
