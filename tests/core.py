@@ -27,6 +27,7 @@ from regproto import (
     Push,
     PushResult,
     Response,
+    Save,
     Send,
     Session,
     Status,
@@ -168,6 +169,8 @@ class Play:
             those, and for every other request, the registry answers.
         options: `RegistryOptions` of the registry.
         keychain: what it has.
+        hint: what an earlier session gave to be kept.
+        save: have it kept; what was said last is `saves[-1]`.
 
     Attributes:
         sends: every request, in order; `names` in two words each.
@@ -183,9 +186,11 @@ class Play:
         registry: FakeRegistry | None = None,
         keychain: Mapping[str, str] | None = None,
         keychain_error: str = "",
+        hint: bytes = b"",
+        save: bool = False,
         **options: Any,
     ) -> None:
-        self.session = Session(base, config, seed=1, journal=True)
+        self.session = Session(base, config, seed=1, hint=hint, save=save, journal=True)
         self.registry = registry or FakeRegistry(RegistryOptions(**options))
         self.keychain, self.keychain_error = keychain, keychain_error
         self.keychain_waits = False
@@ -197,6 +202,7 @@ class Play:
         self.aborted: list[int] = []
         self.asked: list[NeedCredentials] = []
         self.notices: list[Notice] = []
+        self.saves: list[bytes] = []
         self.open: set[int] = set()
         self.results: dict[int, PushResult] = {}
         self.edges: list[Edge] = []
@@ -303,6 +309,8 @@ class Play:
                     self.session.receive(self.now, NoCredentials(id=output.id, error=self.keychain_error))
                 else:
                     self.session.receive(self.now, Credentials(id=output.id, **self.keychain))
+            case Save():
+                self.saves.append(output.data)
             case Notice():
                 self.notices.append(output)
             case Finished():

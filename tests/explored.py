@@ -160,6 +160,7 @@ def scenarios() -> Iterator[Scenario]:
     yield from _wide()
     yield from _tokens()
     yield from _cancelled()
+    yield from _crashed()
     yield from _attached()
 
 
@@ -379,6 +380,30 @@ def _cancelled() -> Iterator[Scenario]:
     known = Credentials(id=0, identity_token=SECRET)
     token = RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"})
     yield _scenario("identity token, cancelled", one_blob(), keychain=known, **{**ways, "options": token})
+
+
+def _crashed() -> Iterator[Scenario]:
+    """The process ends at every state, and another one goes on with what was kept."""
+    patches = Config(attempts=3, resumable_above_bytes=0, small_blob_bytes=0)
+    chunks = attrs.evolve(patches, chunk_bytes=2)
+    ways = {"answers": ("ok", "lost", "503"), "faults": 1, "crash": True, "options": BEARER}
+    yield _scenario("PATCH, crashed", one_blob(), config=patches, **ways)
+    yield _scenario("chunks, crashed", one_blob(), config=chunks, **ways)
+    lossy = {**ways, "options": RegistryOptions(lost_sessions=True)}
+    yield _scenario("chunks, crashed, cut is lost", one_blob(), config=chunks, **lossy)
+    useless = {**ways, "options": RegistryOptions(upload_status=False), "answers": ("ok", "lost")}
+    yield _scenario("chunks, crashed, no status", one_blob(), config=chunks, left_open=1, **useless)
+    late = {**ways, "options": RegistryOptions(range_on_416=False, stale_range=True)}
+    yield _scenario("chunks, crashed, stale ranges", one_blob(), config=chunks, left_open=1, **late)
+    given_up = {**ways, "answers": ("ok", "lost", "404", "denied"), "cancel": True}
+    yield _scenario("chunks, crashed or cancelled", one_blob(), config=chunks, **given_up)
+    base = (MountSource(repository="team/base"),)
+    yield _scenario("mount, crashed", one_blob(mount_from=base), config=patches, seeded=b"blob", **ways)
+    yield _scenario("not mounted, crashed", one_blob(mount_from=base), config=patches, **ways)
+    yield _scenario("single POST, crashed", one_blob(), **ways)
+    plain = {**ways, "options": RegistryOptions(), "faults": 0}
+    yield _scenario("image, crashed", single(), config=patches, **plain)
+    yield _scenario("2 blobs, crashed", two_blobs(), config=patches, **plain)
 
 
 def every_edge() -> frozenset[Edge]:

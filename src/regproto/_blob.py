@@ -172,7 +172,10 @@ class BlobMachine(Machine):
     looked: bool = False
     may_post: bool = True
     location: str = ""
-    """The upload session a refused mount or POST left us with; handed on to the upload, or given back."""
+    """The upload session a refused mount or POST left us with, or an earlier process; handed on to the upload, or
+    given back."""
+    kept_offset: int | None = None
+    """It is an earlier process's session, and this much of the blob was in it."""
     mounted_from: str = ""
     how: Status = Status.EXISTING
     """Once it is there: how it came to be."""
@@ -311,7 +314,7 @@ class BlobMachine(Machine):
             if state is _S.CONFIRMING:
                 self.how = _N.UPLOADED
         if facts is not None and facts.location:
-            self.location = facts.location
+            self.location, self.kept_offset = facts.location, None
             self.chunk_min_bytes = facts.chunk_min_bytes
 
     def _absorb_mount(self, outcome: Outcome) -> None:

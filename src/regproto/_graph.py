@@ -25,6 +25,7 @@ from regproto._messages import PushOutcome, Status
 from regproto._plan import Manifest
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
+from regproto._resume import Kept
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
@@ -39,6 +40,8 @@ _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 _SPREADING: Final = frozenset({ManifestState.THERE, ManifestState.TAGGING, ManifestState.CONFIRMING})
 """Here a tag that was to bring others along has done so, or never will."""
 _GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
+_ENDING: Final = _GIVING_BACK | {UploadState.ABANDONED, UploadState.LEFT}
+"""In these, an upload is over for its blob."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -153,6 +156,9 @@ class Graph:
 
     def _set_to_work(self, work: PushWork, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
+        kept = self.pushes.checkpoint.claim(node.repository, node.digest)
+        if kept is not None and isinstance(machine, BlobMachine):
+            self._resume(machine, kept)
         if machine.state in machine.DECIDES:
             self._decide(machine)
         else:
@@ -170,6 +176,7 @@ class Graph:
             self.wire.knowledge.learn(facts)
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
                 self._give_back(machine)
+        unproven = isinstance(machine, UploadMachine) and machine.unproven
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
         if machine.doomed:
             machine.doomed, machine.delay_s = False, 0.0
@@ -180,6 +187,9 @@ class Graph:
             self._quit(machine)
             return
         if isinstance(machine, UploadMachine):
+            self.pushes.checkpoint.follow(machine, outcome)
+            if unproven and machine.offset and outcome in (_O.TOLD, _O.USELESS):
+                self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             self._tell_owner(machine, outcome)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:
@@ -214,7 +224,7 @@ class Graph:
 
     def _upload(self, blob: BlobMachine) -> None:
         """Open an upload session for a blob, or go on with the one it was given."""
-        upload = blob.upload = upload_for(blob)
+        upload = blob.upload = upload_for(blob, self.config, self.pushes.checkpoint.active)
         if blob.location:
             facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
@@ -280,7 +290,7 @@ class Graph:
             self.advance(blob, (_O.UPLOADED, None))
         elif state is UploadState.LOST:
             upload.owner = None
-            blob.sessions_lost += 1
+            blob.sessions_lost += not upload.unproven
             blob.rejections += outcome is _O.REJECTED
             blob.chunk_bytes = upload.chunk_bytes
             if blob.rejections > 1 or blob.sessions_lost >= self.config.attempts:
@@ -289,7 +299,7 @@ class Graph:
                 why = str(upload.error or "the upload session was lost")
                 self.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
                 self.advance(blob, (_O.SESSION_LOST, None))
-        elif state in _GIVING_BACK or state is UploadState.ABANDONED:
+        elif state in _ENDING:
             upload.owner = None
             self._upload_failed(blob, upload)
 
@@ -297,6 +307,27 @@ class Graph:
         error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
         blob.content_failed = upload.content_failed
         self.advance(blob, (_O.FAILED, Facts(error=error)))
+
+    def _resume(self, blob: BlobMachine, kept: Kept) -> None:
+        """Go on with a session that an earlier process left, unless it is about other content."""
+        blob.location, blob.chunk_min_bytes = kept.location, kept.chunk_min_bytes
+        if (kept.size, kept.identity) == (blob.size, blob.blob.identity):
+            blob.kept_offset = kept.offset
+            blob.candidates = ()  # they were tried before that session was opened
+            return
+        self.pushes.checkpoint.drop(kept.key)
+        why = "the content is not what it was when its upload began"
+        self.wire.notices.tell(blob.digest, blob.descriptor, _N.NOT_RESUMED, text=why)
+        self._give_back(blob)
+
+    def _end_sessions(self, blob: BlobMachine) -> None:
+        """What a blob was given and did not need is given back; an earlier process's is left for a later one."""
+        checkpoint, key = self.pushes.checkpoint, (blob.repository, blob.digest)
+        if blob.kept_offset is not None and blob.state is not BlobState.THERE and checkpoint.active:
+            checkpoint.leave(key)
+        elif blob.location:
+            checkpoint.drop(key)
+            self._give_back(blob)
 
     def _give_back(self, blob: BlobMachine) -> None:
         """Delete a session that a blob was given and does not need."""
@@ -314,8 +345,8 @@ class Graph:
     def _end(self, machine: Machine) -> None:
         if isinstance(machine, (ReferrersMachine, LookupMachine)):
             self._told(machine)
-        if isinstance(machine, BlobMachine) and machine.location:
-            self._give_back(machine)
+        if isinstance(machine, BlobMachine):
+            self._end_sessions(machine)
         if machine.state in _THERE:
             self._arrived(machine.node)
         elif machine.state in _FAILED:

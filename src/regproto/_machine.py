@@ -88,6 +88,8 @@ class Outcome(enum.Enum):
     PATCH = "patch"
     PUT = "put"
     COMMIT = "commit"
+    KEEP = "keep"  # leave the upload session open, for a later process to go on with
+    DISCARD = "discard"
     TAG = "tag"
     SHARE = "share"
     FETCH = "fetch"
@@ -148,6 +150,8 @@ class Facts:
     offset: int | None = None
     """How many bytes of the blob the registry has."""
     chunk_min_bytes: int = 0
+    chunk_bytes: int | None = None
+    """With Outcome.TOO_LARGE: what to try instead."""
     single_post: bool | None = None
     """The registry was learned to take (or not) a blob in a single POST."""
     cut: bool = False
@@ -216,6 +220,8 @@ class Machine:
     ASKS: ClassVar[frozenset[State]]
     DECIDES: ClassVar[frozenset[State]] = frozenset()
     ENDS: ClassVar[frozenset[State]]
+    UNABLE_AFTER: ClassVar[frozenset[Outcome]] = frozenset({Outcome.UNAVAILABLE})
+    """Faults that end, after the last try, in `Outcome.UNABLE` where the table has it."""
 
     state: State
     base: str

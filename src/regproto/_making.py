@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from regproto._blob import BlobMachine
 from regproto._config import MOUNT_SOURCES_MAX, Config
+from regproto._content import Descriptor
 from regproto._manifest import ManifestMachine, ManifestState
-from regproto._plan import Manifest
+from regproto._plan import Blob, Manifest
+from regproto._resume import Kept
 from regproto._upload import UploadMachine, UploadState
 from regproto._work import Node, PushWork
 
@@ -60,16 +62,30 @@ def _is_small_attachment(config: Config, node: Node, manifest: Manifest) -> bool
     return sum(named.size for named in manifest.names()) <= config.small_blob_bytes
 
 
-def upload_for(blob: BlobMachine) -> UploadMachine:
-    """The upload session of a blob, not opened yet."""
-    return UploadMachine(
+def upload_for(blob: BlobMachine, config: Config, keeps: bool) -> UploadMachine:
+    """The upload session of a blob: not opened yet, or one that an earlier process left.
+
+    Args:
+        blob: whose.
+        config: the session's.
+        keeps: what can be resumed is to be left open rather than given back.
+    """
+    # Smaller blobs go in one request, so there is nothing to gain.
+    resumable_above = min(config.resumable_above_bytes, blob.chunk_bytes or config.chunk_bytes or blob.size)
+    upload = UploadMachine(
         base=blob.base,
         repository=blob.repository,
         blob=blob.blob,
         owner=blob,
         lane=blob.lane,
         chunk_bytes=blob.chunk_bytes,
+        keeps=keeps and blob.size > resumable_above,
     )
+    if blob.kept_offset is not None:
+        upload.chunk_min_bytes = blob.chunk_min_bytes
+        upload.go_on(blob.location, blob.kept_offset)
+        blob.location, blob.kept_offset = "", None
+    return upload
 
 
 def discarding(blob: BlobMachine) -> UploadMachine:
@@ -80,5 +96,17 @@ def discarding(blob: BlobMachine) -> UploadMachine:
         blob=blob.blob,
         lane=blob.lane,
         location=blob.location,
+        state=UploadState.DISCARDING,
+    )
+
+
+def discarding_kept(base: str, kept: Kept) -> UploadMachine:
+    """An upload session that an earlier process left and nobody wants, to be deleted."""
+    descriptor = Descriptor(media_type="application/octet-stream", digest=kept.digest, size=kept.size)
+    return UploadMachine(
+        base=base,
+        repository=kept.repository,
+        blob=Blob(descriptor=descriptor),
+        location=kept.location,
         state=UploadState.DISCARDING,
     )

@@ -100,6 +100,18 @@ class NeedCredentials:
     """The repository that is pushed to, for keychains that match by path prefix."""
 
 
+@attrs.frozen(kw_only=True)
+class Save:
+    """Keep this in place of what was kept before, so that it outlives the process, and only then poll again.
+
+    Comes only from a session that was made with `save=True`. Given to a later one as `hint`, with the same pushes, it
+    lets their uploads go on. Upload URLs stand in it, which may be secrets of the registry's: keep it private.
+    """
+
+    data: bytes = attrs.field(repr=_short)
+    """Empty: there is nothing to keep any more."""
+
+
 class Status(enum.Enum):
     """What is told of one digest, tag or request in a `Notice`."""
 
@@ -113,6 +125,10 @@ class Status(enum.Enum):
     RETRYING = "retrying"
     RESTARTED = "restarted"
     """What was sent of this blob is lost; it starts from zero in a new upload session."""
+    RESUMED = "resumed"
+    """An earlier process's upload of this blob goes on; the registry has `sent_bytes` of it."""
+    NOT_RESUMED = "not resumed"
+    """What an earlier process left is of no use, `text` says why; the push does without."""
     WARNING = "warning"
     """The registry's own words from a `Warning: 299` header, once per text."""
 
@@ -123,7 +139,7 @@ class Notice:
 
     status: Status
     subject: str
-    """The digest or tag this is about; for `Status.WARNING` the registry's host."""
+    """The digest or tag this is about; the registry's host where it is about neither."""
     media_type: str = ""
     sent_bytes: int = 0
     size_bytes: int = 0
@@ -190,7 +206,7 @@ class Wait:
     until: float
 
 
-Output: TypeAlias = Send | Abort | NeedCredentials | Notice | Finished | Wait
+Output: TypeAlias = Send | Abort | NeedCredentials | Save | Notice | Finished | Wait
 
 
 # --- inputs: the driver to the core ---------------------------------------------------------------------------

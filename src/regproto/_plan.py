@@ -55,6 +55,9 @@ class Blob:
     the blob must be there, be mountable, or be embedded in its descriptor."""
     mount_from: tuple[MountSource, ...] = ()
     """Tried in turn before any upload."""
+    identity: str = ""
+    """What the source is known by while it does not change, such as a file's size, mtime and inode. An upload that an
+    earlier process began goes on only if this is what it was."""
 
 
 @attrs.frozen(kw_only=True)
@@ -204,7 +207,8 @@ def plan_push(
         repository: the target's name within its registry.
         root: the manifest or index to push.
         read_manifest: the bytes of a manifest or index, or None if the caller does not have it.
-        find_content: what `Blob.source` is to be for a blob, or None if the caller does not have it.
+        find_content: what `Blob.source` is to be for a blob, or None if the caller does not have it. Its attribute
+            `identity`, if it has one, becomes the blob's.
         tags: put on the root once everything else is there; none: the root is put by digest.
         mount_from: tried in turn for every blob.
         nondistributable: send non-distributable (foreign) layers too.
@@ -231,7 +235,10 @@ def plan_push(
             raise ContentError(
                 f"{parent} names {descriptor.digest} ({descriptor.media_type}), which is not in the source"
             )
-        blobs[descriptor.digest] = Blob(descriptor=descriptor, source=source, mount_from=tuple(mount_from))
+        identity = getattr(source, "identity", "")
+        blobs[descriptor.digest] = Blob(
+            descriptor=descriptor, source=source, mount_from=tuple(mount_from), identity=str(identity)
+        )
 
     waiting: list[tuple[Descriptor, str, int]] = [(root, "root", 1)]
     while waiting:

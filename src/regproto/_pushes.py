@@ -9,7 +9,10 @@ import attrs
 
 from regproto._errors import PushTimeout
 from regproto._machine import Machine, Outcome, Place, Verdict
+from regproto._making import discarding_kept
+from regproto._messages import PushOutcome, Status
 from regproto._patience import Patience
+from regproto._resume import Checkpoint
 from regproto._token import TokenMachine
 from regproto._wire import Wire
 from regproto._work import PushWork
@@ -20,6 +23,7 @@ class Pushes:
     """The pushes of one session; a push is reported after the last thing it left behind has ended."""
 
     wire: Wire
+    checkpoint: Checkpoint
     under_way: dict[int, PushWork] = attrs.field(factory=dict)
     """By id, until they are reported."""
     patience: Patience = attrs.field(init=False)
@@ -50,9 +54,24 @@ class Pushes:
 
     def report(self, work: PushWork) -> None:
         """Have a push reported if it is over and nothing of it is left."""
-        if work.outcome is not None and not work.ending and self.under_way.pop(work.id, None) is not None:
-            work.alone = ()  # what holds itself would be left to the garbage collector
-            self.ended.append(work)
+        if work.outcome is None or work.ending or work.id not in self.under_way:
+            return
+        if work.outcome is PushOutcome.PUSHED and len(self.under_way) == 1 and self._discard_unclaimed(work):
+            return
+        del self.under_way[work.id]
+        work.alone = ()  # what holds itself would be left to the garbage collector
+        self.ended.append(work)
+
+    def _discard_unclaimed(self, work: PushWork) -> bool:
+        """Delete what an earlier process left open in a push's repository, and nobody goes on with; whether there was
+        anything."""
+        for kept in self.checkpoint.unclaimed(work.plan.repository):
+            upload = discarding_kept(self.wire.base, kept)
+            text = "it is no longer a part of what is pushed"
+            self.wire.notices.tell(kept.digest, upload.blob.descriptor, Status.NOT_RESUMED, text=text)
+            self.outlive(upload, work)
+            self.wire.enqueue(upload)
+        return bool(work.ending)
 
     # --- time ---
 

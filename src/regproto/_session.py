@@ -19,14 +19,18 @@ from regproto._messages import (
     Finished,
     Input,
     NoCredentials,
+    Notice,
     Output,
     Phase,
     Progress,
     Response,
+    Save,
+    Status,
     Wait,
 )
 from regproto._plan import Push
 from regproto._pushes import Pushes
+from regproto._resume import Checkpoint
 from regproto._retry import Jitter
 from regproto._url import base_url
 from regproto._wire import Wire
@@ -45,6 +49,10 @@ class Session:
         config: limits and choices.
         seed: for the jitter of retries; give each session its own.
         now: the driver's clock at this moment, seconds on any monotonic scale.
+        hint: the data of the newest `Save` of an earlier session that did not come to its end; submit the same pushes
+            again. It may be anything: what is not trusted is told in a `Notice`, and done without.
+        save: hand out a `Save` whenever what should outlive the process changes. Uploads that are not finished when
+            their push ends are then left open, for a later session, instead of being given back.
         journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
 
     Raises:
@@ -66,6 +74,8 @@ class Session:
         *,
         seed: int = 0,
         now: float = 0.0,
+        hint: bytes = b"",
+        save: bool = False,
         journal: bool = False,
     ) -> None:
         self.base = base_url(registry_url)
@@ -81,7 +91,12 @@ class Session:
             now=now,
             journal=[] if journal else None,
         )
-        self._pushes = Pushes(wire=self._wire)
+        checkpoint = Checkpoint(base=self.base, active=save)
+        checkpoint.load(hint, self._wire.knowledge, self.config.trust_origin)
+        for digest, text in checkpoint.complaints:
+            notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.registry, text=text)
+            self._wire.notices.add(notice)
+        self._pushes = Pushes(wire=self._wire, checkpoint=checkpoint)
         lists = Lists(base=self.base, config=self.config, wire=self._wire)
         self._graph = Graph(base=self.base, config=self.config, wire=self._wire, pushes=self._pushes, lists=lists)
         self._next_push = 1
@@ -131,7 +146,7 @@ class Session:
         wire.tick(now)
         if self._pushes.patience.due <= wire.now:
             graph.expire()
-        while (found := wire.take()) is not None:
+        while (found := self._save() or wire.take()) is not None:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
@@ -185,6 +200,10 @@ class Session:
         if journal:
             self._wire.journal = []
         return journal
+
+    def _save(self) -> Save | None:
+        data = self._pushes.checkpoint.take(self._wire.knowledge)
+        return None if data is None else Save(data=data)
 
     def _finish(self, work: PushWork) -> Finished:
         wire = self._wire

@@ -2,7 +2,8 @@
 
 After every answer that was lost it asks before it goes on: the registry's own offset (GET) while filling, the
 digest (HEAD) once a commit was sent. Giving back is part of its life: a session nobody wants any more is deleted,
-at its newest Location.
+at its newest Location, unless it is to be kept for a later process. One that an earlier process left begins with being
+asked.
 
 Source: distribution-spec "POST then PUT", "Pushing a blob in chunks", "Cancel a blob upload".
 """
@@ -34,11 +35,13 @@ class UploadState(State):
     COMMITTING = "committing"
     ASKING = "asking"
     VERIFYING = "verifying"
+    LEAVING = "leaving"
     SETTLING = "settling"
     DISCARDING = "discarding"
     DONE = "done"
     LOST = "lost"
     ABANDONED = "abandoned"
+    LEFT = "left"
 
 
 _S: Final = members(UploadState)
@@ -63,17 +66,19 @@ TABLE: Final[Table] = {
         _O.TOLD: _S.PLANNING,
         _O.TOO_LARGE: _S.ASKING,
         _O.STALE: _S.ASKING,
+        _O.UNSURE: _S.ASKING,
         _O.CHALLENGED: _S.ASKING,
         _O.NOT_SENT: _S.PATCHING,
         _O.LOST: _S.ASKING,
         _O.UNAVAILABLE: _S.ASKING,
         _O.GONE: _S.LOST,
-        _O.GAVE_UP: _S.DISCARDING,
+        _O.UNABLE: _S.LOST,
+        _O.GAVE_UP: _S.LEAVING,
         _O.REFUSED: _S.DISCARDING,
-        _O.DENIED: _S.DISCARDING,
+        _O.DENIED: _S.LEAVING,
         _O.BROKEN: _S.DISCARDING,
         _O.CONTENT: _S.SETTLING,
-        _O.DROP: _S.DISCARDING,
+        _O.DROP: _S.LEAVING,
     },
     _S.PUTTING: {
         _O.CREATED: _S.DONE,
@@ -87,12 +92,13 @@ TABLE: Final[Table] = {
         _O.UNAVAILABLE: _S.VERIFYING,
         _O.GONE: _S.VERIFYING,
         _O.REJECTED: _S.LOST,
-        _O.GAVE_UP: _S.DISCARDING,
+        _O.UNABLE: _S.LOST,
+        _O.GAVE_UP: _S.LEAVING,
         _O.REFUSED: _S.DISCARDING,
-        _O.DENIED: _S.DISCARDING,
+        _O.DENIED: _S.LEAVING,
         _O.BROKEN: _S.DISCARDING,
         _O.CONTENT: _S.SETTLING,
-        _O.DROP: _S.DISCARDING,
+        _O.DROP: _S.LEAVING,
     },
     _S.COMMITTING: {
         _O.CREATED: _S.DONE,
@@ -104,11 +110,12 @@ TABLE: Final[Table] = {
         _O.UNAVAILABLE: _S.VERIFYING,
         _O.GONE: _S.VERIFYING,
         _O.REJECTED: _S.LOST,
-        _O.GAVE_UP: _S.DISCARDING,
+        _O.UNABLE: _S.LOST,
+        _O.GAVE_UP: _S.LEAVING,
         _O.REFUSED: _S.DISCARDING,
-        _O.DENIED: _S.DISCARDING,
+        _O.DENIED: _S.LEAVING,
         _O.BROKEN: _S.DISCARDING,
-        _O.DROP: _S.DISCARDING,
+        _O.DROP: _S.LEAVING,
     },
     _S.ASKING: {
         _O.TOLD: _S.PLANNING,
@@ -121,9 +128,9 @@ TABLE: Final[Table] = {
         _O.UNAVAILABLE: _S.ASKING,
         _O.GAVE_UP: _S.LOST,
         _O.REFUSED: _S.ABANDONED,
-        _O.DENIED: _S.ABANDONED,
+        _O.DENIED: _S.LEAVING,
         _O.BROKEN: _S.ABANDONED,
-        _O.DROP: _S.SETTLING,
+        _O.DROP: _S.LEAVING,
     },
     _S.VERIFYING: {
         _O.PRESENT: _S.DONE,
@@ -136,10 +143,11 @@ TABLE: Final[Table] = {
         _O.UNAVAILABLE: _S.VERIFYING,
         _O.GAVE_UP: _S.ASKING,
         _O.REFUSED: _S.SETTLING,
-        _O.DENIED: _S.SETTLING,
+        _O.DENIED: _S.LEAVING,
         _O.BROKEN: _S.SETTLING,
-        _O.DROP: _S.SETTLING,
+        _O.DROP: _S.LEAVING,
     },
+    _S.LEAVING: {_O.KEEP: _S.LEFT, _O.LOOK: _S.SETTLING, _O.DISCARD: _S.DISCARDING},
     _S.SETTLING: {
         _O.TOLD: _S.DISCARDING,
         _O.USELESS: _S.DISCARDING,
@@ -166,10 +174,13 @@ TABLE: Final[Table] = {
     _S.DONE: {},
     _S.LOST: {},
     _S.ABANDONED: {},
+    _S.LEFT: {},
 }
 
 CHUNK_FLOOR_BYTES: Final = 64 * 1024
 """A chunk refused as too large is halved down to this; a proxy that refuses less lets no upload through at all."""
+RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
+"""The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
@@ -193,8 +204,9 @@ class UploadMachine(Machine):
             _S.DISCARDING,
         }
     )
-    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.PLANNING})
-    ENDS: ClassVar[frozenset[State]] = frozenset({_S.DONE, _S.LOST, _S.ABANDONED})
+    DECIDES: ClassVar[frozenset[State]] = frozenset({_S.PLANNING, _S.LEAVING})
+    UNABLE_AFTER: ClassVar[frozenset[Outcome]] = frozenset({_O.STALE, _O.UNSURE})
+    ENDS: ClassVar[frozenset[State]] = frozenset({_S.DONE, _S.LOST, _S.ABANDONED, _S.LEFT})
 
     state: State = _S.STARTING
     blob: Blob
@@ -217,6 +229,14 @@ class UploadMachine(Machine):
     looks: int = 0
     useless: int = 0
     discards: int = 0
+    keeps: bool = False
+    """If nobody wants it any more, it is left open for a later process, with what is in it."""
+    unproven: bool = False
+    """An earlier process left it, and it has not answered yet: what it answers may only cost us the session."""
+    stalls: int = 0
+    """Ranges refused in a row that begin at `offset`."""
+    out_of_touch: bool = False
+    """The newest Location may not be known."""
 
     @property
     def digest(self) -> Digest:
@@ -244,7 +264,16 @@ class UploadMachine(Machine):
     def patience(self, config: Config) -> int:
         return 0 if self.state in (_S.SETTLING, _S.DISCARDING) else config.attempts - 1
 
+    def go_on(self, location: str, offset: int) -> None:
+        """Take over a session that an earlier process left, as far as that knew."""
+        self.state, self.location, self.offset = _S.ASKING, location, offset
+        self.sent, self.unproven = self.size, True
+
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
+        if self.state is _S.LEAVING:
+            if self.keeps and self.sent:
+                return _O.KEEP
+            return _O.LOOK if self.out_of_touch else _O.DISCARD
         if self.chunk_bytes is None:
             self.chunk_bytes = config.chunk_bytes
         if self.offset >= self.size:
@@ -338,7 +367,7 @@ class UploadMachine(Machine):
                 offset = told.offset
             return _O.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
         if status == 413 and self._may_halve():
-            return _O.TOO_LARGE, None
+            return self._halved()
         return self._classify_common(response, "PATCH", url)
 
     def _classify_put(self, response: Response, url: str) -> Verdict:
@@ -349,7 +378,7 @@ class UploadMachine(Machine):
         if 200 <= status < 300:
             return _O.DOUBTFUL, None
         if status == 413 and self.state is _S.PUTTING and self._may_halve():
-            return _O.TOO_LARGE, None
+            return self._halved()
         return content_refused(self.describe(), "PUT", url, response) or self._classify_common(response, "PUT", url)
 
     def _classify_common(self, response: Response, method: str, url: str) -> Verdict:
@@ -364,12 +393,26 @@ class UploadMachine(Machine):
             return _O.GONE, facts
         if response.status == 416:
             told = parse_range(get(response.headers, "range"))
+            if told is not None and told.ambiguous and not self.offset and self.stalls:
+                return _O.TOLD, Facts(offset=1)  # "0-0", and it was not none
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
             if told is None or told.ambiguous or not self.best < told.offset <= self.size or told.offset == self.offset:
-                return _O.STALE, None
+                return self._stalled(response, method, url)
             location = get(response.headers, "location")
             return _O.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
-        return refused(self.describe(), method, url, response)
+        verdict = refused(self.describe(), method, url, response)
+        return (_O.GONE, verdict[1]) if self.unproven and verdict[0] is _O.REFUSED else verdict
+
+    def _stalled(self, response: Response, method: str, url: str) -> Verdict:
+        """What a 416 means that does not say where to go on."""
+        if self.state is not _S.PATCHING or not self.stalls:
+            return _O.STALE, None
+        # It was asked since, so the range begins where the registry is. Another request may still be writing (of a
+        # process that was killed, say), so wait once; then it may be the range's size.
+        if self.stalls == 2 and self.sent - self.offset > max(RANGE_SAFE_BYTES, self.chunk_min_bytes):
+            return _O.TOO_LARGE, Facts(chunk_bytes=RANGE_SAFE_BYTES)
+        hint = "the upload session takes nothing any more: another process may have it"
+        return _O.UNSURE, refused(self.describe(), method, url, response, hint)[1]
 
     def _classify_status(self, response: Response, url: str) -> Verdict:
         status = response.status
@@ -377,17 +420,21 @@ class UploadMachine(Machine):
             location = get(response.headers, "location")
             facts = Facts(location=resolve(url, location) if location else "")
             told = parse_range(get(response.headers, "range"))
-            if told is None or told.offset > self.size:
+            if told is None or told.offset > self.sent:  # more than we ever sent: it is not about our upload
                 return (_O.GONE, None) if self.useless else (_O.USELESS, facts)
-            # "0-0" is one byte or none (distribution sends it for an empty session): none costs one byte at most.
+            # "0-0" is one byte or none (distribution sends it for an empty session): none, and a refusal tells if not.
             return _O.TOLD, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
         if status in TRANSIENT:
             return refused(self.describe(), "GET", url, response)
         if status == 404 and self._may_be_at_it():
             return _O.UNSURE, None
-        if self.offset and not self.useless and not error_codes(response) & _SESSION_CODES:
+        codes = error_codes(response) & _SESSION_CODES
+        if self.offset and not self.useless and not codes:
             return _O.USELESS, None  # public ECR has no status; our own count may be right
-        return _O.GONE, None
+        hint = "the registry does not know the upload session any more"
+        if "BLOB_UPLOAD_INVALID" in codes:
+            hint = "this registry loses an upload session whose request is cut in the middle"  # distribution 2.8
+        return _O.GONE, refused(self.describe(), "GET", url, response, hint)[1]
 
     def _may_be_at_it(self) -> bool:
         """Whether a registry that knows neither the blob nor its session may still be finalising it."""
@@ -398,9 +445,16 @@ class UploadMachine(Machine):
             CHUNK_FLOOR_BYTES, self.chunk_min_bytes
         )
 
+    def _halved(self) -> Verdict:
+        return _O.TOO_LARGE, Facts(chunk_bytes=max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2))
+
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        if self.state is _S.PATCHING:
+            self._count_stalls(outcome)
+        if outcome in (_O.DROP, _O.GAVE_UP, _O.DENIED):
+            self.out_of_touch = self.state in (_S.ASKING, _S.VERIFYING)
         match outcome:
-            case _O.UNSURE:
+            case _O.UNSURE if self.state is not _S.PATCHING:
                 self.looks += 1
                 self.gone = True
             case _O.GONE:
@@ -408,10 +462,12 @@ class UploadMachine(Machine):
             case _O.USELESS:
                 self.useless += 1
                 self.resumed = True
-            case _O.TOO_LARGE:
-                self.chunk_bytes = max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2)
             case _O.TOLD:
-                self.resumed = True
+                self.resumed, self.unproven = True, False
+                if facts is None or facts.offset != self.offset:
+                    self.stalls = 0
+            case _O.ACCEPTED:
+                self.unproven = False
             case _O.STARTED:
                 self.faults = self.challenges = 0
             case _O.CONTENT:
@@ -421,11 +477,19 @@ class UploadMachine(Machine):
         if facts is not None:
             self._keep(facts)
 
+    def _count_stalls(self, outcome: Outcome) -> None:
+        if outcome in (_O.STALE, _O.UNSURE):
+            self.stalls += 1
+        elif outcome is not _O.TOO_LARGE:
+            self.stalls = 0
+
     def _keep(self, facts: Facts) -> None:
         if facts.error is not None:
             self.error = facts.error
         if facts.location:
             self.location = facts.location
+        if facts.chunk_bytes:
+            self.chunk_bytes = facts.chunk_bytes
         if facts.chunk_min_bytes:
             self.chunk_min_bytes = facts.chunk_min_bytes
         if facts.offset is not None:

@@ -334,7 +334,8 @@ class Wire:
         if outcome is _O.REFUSED and status in retried and _O.UNAVAILABLE in row:
             return _O.UNAVAILABLE, verdict[1]
         if outcome is _O.UNAVAILABLE and status in TRANSIENT - retried:
-            return (_O.UNABLE if _O.UNABLE in row else _O.GAVE_UP), verdict[1]
+            unable = outcome in machine.UNABLE_AFTER and _O.UNABLE in row
+            return (_O.UNABLE if unable else _O.GAVE_UP), verdict[1]
         return verdict
 
     def _redirect(self, exchange: Exchange, response: Response) -> bool:
@@ -379,7 +380,7 @@ class Wire:
             if error is None:
                 what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
                 error = TransportError(f"{what} got nowhere in {machine.faults} tries")
-            unable = outcome is _O.UNAVAILABLE and _O.UNABLE in machine.TABLE[machine.state]
+            unable = outcome in machine.UNABLE_AFTER and _O.UNABLE in machine.TABLE[machine.state]
             patient = at_least_s <= self.config.retry_after_max_s
             return (_O.UNABLE if unable and patient else _O.GAVE_UP), Facts(error=error)
         if outcome in DELAYED and not machine.doomed:

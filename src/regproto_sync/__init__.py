@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from regproto_sync._source import Planned as Planned
     from regproto_sync._source import open_source as open_source
     from regproto_sync._source import plan_source as plan_source
+    from regproto_sync._state import Keeper as Keeper
 
 _HOMES = {
     "Artifact": "_artifact",
@@ -55,6 +56,7 @@ _HOMES = {
     "Driver": "_driver",
     "FileContent": "_content",
     "ImageSource": "_image",
+    "Keeper": "_state",
     "Keychain": "_keychain",
     "Layout": "_layout",
     "Options": "_options",

@@ -47,6 +47,9 @@ def add(commands: Any) -> None:
     add_registry_options(push)
     push.add_argument("--allow-nondistributable", action="store_true", help="send non-distributable layers too")
     push.add_argument("--sparse", action="store_true", help="leave out children of an index that SOURCE lacks")
+    push.add_argument(
+        "--resume", action="store_true", help="go on where this same command was stopped, even by a crash or power cut"
+    )
     push.set_defaults(run=_push)
 
 
@@ -68,5 +71,6 @@ def _push(options: argparse.Namespace) -> int:
         "mount_from": options.mount_from,
         "nondistributable": options.allow_nondistributable,
         "sparse": options.sparse,
+        "resume": options.resume,
     }
     return perform(options, output, "push", arguments, pushed)

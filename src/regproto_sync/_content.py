@@ -90,6 +90,11 @@ class FileContent:
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         return cls(Path(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
+    @property
+    def identity(self) -> str:
+        """Another one if the file has changed: its size, mtime and inode."""
+        return f"{self.size}-{self.mtime_ns}-{self.inode}"
+
     def open(self, offset: int = 0) -> BinaryIO:
         """The file, standing at `offset`. Raises `ContentChanged` if it is not the one described."""
         stream = io.FileIO(self.path, opener=_open_at_once)
@@ -115,6 +120,12 @@ class SliceContent:
     whole: Content
     offset: int
     size: int
+
+    @property
+    def identity(self) -> str:
+        """Another one if the whole has changed; empty if that has none."""
+        whole = getattr(self.whole, "identity", "")
+        return f"{whole}-{self.offset}-{self.size}" if whole else ""
 
     def open(self, offset: int = 0) -> BinaryIO:
         """The whole, standing at `offset` of the part."""

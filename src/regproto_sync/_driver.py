@@ -31,11 +31,13 @@ from regproto._messages import (
     Output,
     PushResult,
     Response,
+    Save,
     Send,
     Wait,
     Written,
 )
 from regproto_sync._exchange import ExchangeJob, Means
+from regproto_sync._state import Keeper
 from regproto_sync._threads import Crash, Workers
 from regproto_sync._transport import Pool, Waiter, reason
 
@@ -79,6 +81,7 @@ class Driver:
         *,
         keychain: Keychain,
         on_notice: Callable[[Notice], None] | None = None,
+        keeper: Keeper | None = None,
         cancel_grace_s: float = 10.0,
     ) -> dict[int, PushResult]:
         """Moves `session` forward until all these pushes are finished.
@@ -93,6 +96,7 @@ class Driver:
             keychain: asked for credentials, in a thread of its own; it may be slow. Its exceptions become the text of
                 a `NoCredentials`.
             on_notice: told the news, in one other thread, which waits for it.
+            keeper: given what a session that was made with `save=True` wants kept, in that same thread.
             cancel_grace_s: see above.
 
         Returns:
@@ -101,7 +105,9 @@ class Driver:
         Raises:
             LocalProtocolError: one of `push_ids` is not in flight in this session.
         """
-        loop = _Loop(session, frozenset(push_ids), self._means, self._workers, keychain, on_notice, cancel_grace_s)
+        loop = _Loop(
+            session, frozenset(push_ids), self._means, self._workers, keychain, on_notice, keeper, cancel_grace_s
+        )
         thread = threading.Thread(target=loop.run, name="regproto-session", daemon=True)
         interrupts: list[BaseException] = []
         patience_s, stops = math.inf, 0
@@ -194,6 +200,7 @@ class _Loop:
         workers: Workers,
         keychain: Keychain,
         on_notice: Callable[[Notice], None] | None,
+        keeper: Keeper | None,
         grace_s: float,
     ) -> None:
         self.done = threading.Event()
@@ -206,6 +213,7 @@ class _Loop:
         self._workers = workers
         self._keychain = keychain
         self._on_notice = on_notice
+        self._keeper = keeper
         self._grace_s = grace_s
         self._told: queue.SimpleQueue[Input | Crash | _Stop] = queue.SimpleQueue()
         self._exchanges: dict[int, ExchangeJob] = {}
@@ -224,7 +232,7 @@ class _Loop:
                 self._cancel()
             except BaseException as error:
                 self.error = error
-                self._on_notice = None
+                self._on_notice = self._keeper = None
                 self._cancel()
             finally:
                 self._release()
@@ -246,6 +254,9 @@ class _Loop:
                 case NeedCredentials() as need:
                     self._lookups += 1
                     self._workers.start(_KeychainJob(need, self._keychain, self.tell))
+                case Save(data=data):
+                    if self._keeper is not None:
+                        self._keeper.save(data)
                 case Notice() as notice:
                     if self._on_notice is not None:
                         self._on_notice(notice)

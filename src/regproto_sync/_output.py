@@ -93,7 +93,9 @@ def _line(notice: Notice) -> str | None:
             return f"{what} {notice.status.value} {_size(notice.size_bytes)}"
         case Status.MOUNTED:
             return f"{what} mounted {_size(notice.size_bytes)}" + (f" from {notice.text}" if notice.text else "")
-        case Status.SKIPPED | Status.FAILED | Status.RESTARTED:
+        case Status.RESUMED:
+            return f"{what} resumed: {_size(notice.sent_bytes)} of {_size(notice.size_bytes)} are there"
+        case Status.SKIPPED | Status.FAILED | Status.RESTARTED | Status.NOT_RESUMED:
             return f"{what} {notice.status.value}" + (f": {notice.text}" if notice.text else "")
         case Status.RETRYING:
             return f"{what} again in {notice.delay_s:.1f} s: {notice.text}"

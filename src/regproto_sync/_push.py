@@ -13,6 +13,7 @@ from regproto_sync._driver import Driver
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import Keychain, docker_keychain
 from regproto_sync._source import plan_source
+from regproto_sync._state import state_folder
 
 
 def push(
@@ -28,6 +29,7 @@ def push(
     nondistributable: bool = False,
     sparse: bool = False,
     tls: ssl.SSLContext | None = None,
+    resume: bool = False,
     seed: int | None = None,
 ) -> PushResult:
     """Push an image or index, and return when it is there.
@@ -48,6 +50,8 @@ def push(
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
         tls: for https; by default the system's trust.
+        resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
+            do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
         seed: for the jitter of retries; by default random.
 
     Raises:
@@ -65,11 +69,18 @@ def push(
         sparse=sparse,
     )
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed
-    session = Session(planned.registry_url, config, seed=seed, now=time.monotonic())
-    push_id = session.submit(planned.push)
-    keychain = keychain or docker_keychain(os.environ, Path(os.path.expanduser("~")))
-    with Driver(tls=tls) as driver:
-        result = driver.run(session, {push_id}, keychain=keychain, on_notice=on_notice)[push_id]
+    home = Path(os.path.expanduser("~"))
+    keychain = keychain or docker_keychain(os.environ, home)
+    state = planned.open_state(source, state_folder(os.environ, home), on_notice) if resume else None
+    try:
+        hint, save = (state.hint, True) if state is not None else (b"", False)
+        session = Session(planned.registry_url, config, seed=seed, now=time.monotonic(), hint=hint, save=save)
+        push_id = session.submit(planned.push)
+        with Driver(tls=tls) as driver:
+            result = driver.run(session, {push_id}, keychain=keychain, on_notice=on_notice, keeper=state)[push_id]
+    finally:
+        if state is not None:
+            state.close()
     if result.error is not None:
         raise planned.explain(result.error)
     return result

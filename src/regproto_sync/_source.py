@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -13,10 +14,12 @@ from regproto import (
     Digest,
     InvalidReference,
     MountSource,
+    Notice,
     Push,
     Reference,
     RegistryError,
     RegprotoError,
+    Status,
     registry_url,
 )
 from regproto._reference import check_tag
@@ -25,6 +28,7 @@ from regproto_sync._docker_archive import open_docker_archive
 from regproto_sync._image import ImageSource, altered
 from regproto_sync._layout import layout_of, open_layout
 from regproto_sync._notation import Form, parse_source
+from regproto_sync._state import StateFile, open_state
 
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
@@ -39,6 +43,18 @@ class Planned:
     push: Push
     source: ImageSource | None = attrs.field(repr=False)
     """None: content of the caller's own."""
+
+    def open_state(
+        self, source: str | os.PathLike[str] | ImageSource, folder: Path, on_notice: Callable[[Notice], None] | None
+    ) -> StateFile | None:
+        """Where pushes of `source` to this reference keep what a crash would lose; what can't be is told as news."""
+
+        def tell(text: str) -> None:
+            if on_notice is not None:
+                on_notice(Notice(status=Status.NOT_RESUMED, subject=self.reference.registry, text=text))
+
+        name = f"{source.name} {source.root.digest}" if isinstance(source, ImageSource) else os.path.realpath(source)
+        return open_state(folder, name, str(self.reference), tell)
 
     def explain(self, error: RegprotoError) -> RegprotoError:
         """The error to show for one that ended the push: after a refused digest, the one that names the damaged blob.

@@ -26,10 +26,12 @@ from regproto._messages import (
     Output,
     PushOutcome,
     PushResult,
+    Save,
     Send,
     Wait,
 )
 from regproto._plan import Push
+from regproto_sync._state import Keeper
 from regproto_trio._exchange import ExchangeTask, Means
 from regproto_trio._transport import Pool, reason
 
@@ -53,6 +55,7 @@ async def drive(
     keychain: Keychain,
     tls: ssl.SSLContext | None = None,
     on_notice: Callable[[Notice], None] | None = None,
+    keeper: Keeper | None = None,
     clock: Callable[[], float] = trio.current_time,
     cancel_grace_s: float = 10.0,
 ) -> AsyncIterator[Driver]:
@@ -70,10 +73,12 @@ async def drive(
             wanted. Its exceptions become the text of a `NoCredentials`.
         tls: for https; None: the system's trust store and default settings.
         on_notice: told the news, in trio's thread, so it must not block. An exception of its ends the block.
+        keeper: given what a session that was made with `save=True` wants kept, in a thread. An exception of its ends
+            the block.
         clock: the `now` of the session.
         cancel_grace_s: how long pushes that are cancelled may take to give back their upload sessions.
     """
-    driver = Driver(session, keychain, tls, on_notice, clock, cancel_grace_s)
+    driver = Driver(session, keychain, tls, on_notice, keeper, clock, cancel_grace_s)
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -130,6 +135,7 @@ class Driver:
         keychain: Keychain,
         tls: ssl.SSLContext | None,
         on_notice: Callable[[Notice], None] | None,
+        keeper: Keeper | None,
         clock: Callable[[], float],
         grace_s: float,
     ) -> None:
@@ -138,6 +144,7 @@ class Driver:
         self._tls = tls
         self._tls_lock = trio.Lock()
         self._on_notice = on_notice
+        self._keeper = keeper
         self._clock = clock
         self._grace_s = grace_s
         # The core bounds what is in flight, so nothing may ever queue for a thread.
@@ -240,6 +247,8 @@ class Driver:
                         aborted.abort()
                 case NeedCredentials() as need:
                     nursery.start_soon(self._look_up, need, name=f"regproto keychain {need.registry}")
+                case Save(data=data):
+                    await self._keep(data)
                 case Notice() as notice:
                     self._show(notice)
                     # There may be thousands in a row, and others want to run.
@@ -273,6 +282,16 @@ class Driver:
         except BaseException as error:
             self._error = error
             self._on_notice = None
+            self._close()
+
+    async def _keep(self, data: bytes) -> None:
+        if self._keeper is None:
+            return
+        try:
+            await trio.to_thread.run_sync(self._keeper.save, data, limiter=self._threads)
+        except BaseException as error:
+            self._error = error
+            self._keeper = None
             self._close()
 
     def _close(self) -> None:

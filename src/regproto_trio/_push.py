@@ -14,6 +14,7 @@ from regproto import Config, Notice, PushResult, RegprotoError, Session
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
 from regproto_sync._source import plan_source
+from regproto_sync._state import state_folder
 from regproto_trio._driver import Keychain, drive
 
 
@@ -30,6 +31,7 @@ async def push(
     nondistributable: bool = False,
     sparse: bool = False,
     tls: ssl.SSLContext | None = None,
+    resume: bool = False,
     seed: int | None = None,
 ) -> PushResult:
     """Push an image or index, and return when it is there.
@@ -53,6 +55,8 @@ async def push(
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
         tls: for https; by default the system's trust.
+        resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
+            do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
         seed: for the jitter of retries; by default random.
 
     Raises:
@@ -73,14 +77,28 @@ async def push(
         )
     )
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed
-    session = Session(planned.registry_url, config, seed=seed, now=trio.current_time())
-    keychain = keychain or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    home = Path(os.path.expanduser("~"))
+    keychain = keychain or docker_keychain(os.environ, home)
+    state = None
+    if resume:
+
+        def tell(notice: Notice) -> None:
+            if on_notice is not None:
+                trio.from_thread.run_sync(on_notice, notice)
+
+        open_state = partial(planned.open_state, source, state_folder(os.environ, home), tell)
+        state = await trio.to_thread.run_sync(open_state)
+    hint, save = (state.hint, True) if state is not None else (b"", False)
+    session = Session(planned.registry_url, config, seed=seed, now=trio.current_time(), hint=hint, save=save)
     try:
-        async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice) as driver:
+        async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice, keeper=state) as driver:
             result = await driver.push(planned.push)
     except RegprotoError as error:
         explained = await trio.to_thread.run_sync(planned.explain, error)
         if explained is error:
             raise
         raise explained from error
+    finally:
+        if state is not None:
+            state.close()
     return result

@@ -7,6 +7,7 @@ comes back with the path that led there.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -28,14 +29,17 @@ from regproto._messages import (
     NoCredentials,
     PushOutcome,
     Response,
+    Save,
     Send,
     Wait,
     Written,
+    body_size,
 )
 from regproto._plan import Push
 from regproto._session import Session
 from regproto._url import origin_of
 from regproto.testing._fork import Forker, fingerprint
+from regproto.testing._options import Fault, FaultKind, When
 from regproto.testing._registry import FakeRegistry
 from regproto.testing._registry_wire import Request
 
@@ -63,12 +67,17 @@ class Answer:
     """Counted against the number of faults on one path."""
 
 
-def _handled(send: Send, registry: FakeRegistry) -> Response:
+def bytes_of(send: Send) -> bytes:
+    """A request's body."""
     body = send.body
     if isinstance(body, BlobSlice):
         assert isinstance(body.source, bytes), "an explored plan has bytes as sources"
         body = body.source[body.offset : body.offset + body.size]
-    reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
+    return body
+
+
+def _handled(send: Send, registry: FakeRegistry) -> Response:
+    reply = registry.handle(Request.to(send.method, send.url, send.headers, bytes_of(send)))
     return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
 
 
@@ -104,6 +113,10 @@ def _with_body(send: Send) -> bool:
 
 def _manifest_put(send: Send) -> bool:
     return send.method == "PUT" and "/manifests/" in send.url
+
+
+def _starts(send: Send) -> bool:
+    return send.method == "POST" and not send.body and _to_registry(send)
 
 
 def _opens(send: Send) -> bool:
@@ -159,6 +172,22 @@ ANSWERS: Final = {
 _ABORTED: Final = Answer(name="aborted", give=fails(FailureKind.ABORTED, Written.SOME), is_fault=False)
 
 
+def _left(send: Send, registry: FakeRegistry, how: str) -> None:
+    """What a request that was in flight when its process ended has done at the registry."""
+    if how == "done":
+        _handled(send, registry)
+    elif how == "half done":
+        size = body_size(send.body)
+        cut = Fault(kind=FaultKind.DROP, when=When.IN_BODY, after_bytes=size // 2)
+        registry.handle(Request.to(send.method, send.url, send.headers, bytes_of(send)), fault=cut)
+
+
+def _ways(send: Send) -> tuple[str, ...]:
+    if send.method in ("GET", "HEAD"):
+        return ("not there",)
+    return ("not there", "half done", "done") if isinstance(send.body, BlobSlice) else ("not there", "done")
+
+
 @attrs.frozen(kw_only=True)
 class Exploration:
     """What was walked."""
@@ -187,6 +216,11 @@ class _State:
     requests: int
     done: bool
     path: tuple[str, _State] | None
+    saved: bytes = b""
+    """What a later process would find."""
+    crashed: bool = False
+    orphans: int = 0
+    """Upload sessions that were opened by a request whose answer nobody lived to see."""
 
 
 @attrs.define(kw_only=True)
@@ -199,6 +233,9 @@ class Explorer:
         answers: names out of `ANSWERS`, or answers of one's own.
         faults: at most so many faults on one path.
         cancel: also cancel the first push at every state.
+        crash: also end the process at every state, once on a path, with every request in flight done, half done or
+            not; a new session goes on with the last `Save` and the same pushes.
+        left_open: upload sessions that may be left open though nothing went wrong: a registry that denies having them.
         config: of the session; its timeouts are made endless.
         keychain: what the credentials question is answered with.
         doomed: the push can't succeed, even without a fault.
@@ -209,6 +246,8 @@ class Explorer:
     answers: Sequence[str | Answer] = ("ok", "401", "503", "reset", "denied")
     faults: int = 2
     cancel: bool = False
+    crash: bool = False
+    left_open: int = 0
     config: Config = attrs.field(factory=lambda: Config(attempts=2))
     keychain: Credentials | NoCredentials | None = None
     doomed: bool = False
@@ -257,6 +296,9 @@ class Explorer:
     # --- states ---
 
     def _begin(self) -> _State:
+        return self._settled(self._session(0.0, b""), self.registry.copy(), {}, 0.0, 0, 0, None)
+
+    def _session(self, now: float, hint: bytes) -> Session:
         config = attrs.evolve(
             self.config,
             connect_timeout_s=FOREVER_S,
@@ -265,15 +307,16 @@ class Explorer:
             exchange_timeout_s=None,
             give_back_timeout_s=FOREVER_S,
         )
-        session = Session(BASE, config, journal=True)
+        session = Session(BASE, config, now=now, hint=hint, save=self.crash, journal=True)
         for push in self.pushes:
             session.submit(push)
-        return self._settled(session, self.registry.copy(), {}, 0.0, 0, 0, None)
+        return session
 
     def _key(self, state: _State) -> Hashable:
         session = self._forker.load(state.session)
         spent = state.faults
-        return fingerprint(session, state.registry.normalised), state.registry.fingerprint(), spent, state.done
+        client = fingerprint(session, state.registry.normalised)
+        return client, state.registry.fingerprint(), spent, state.done, state.crashed, state.orphans
 
     def _following(self, state: _State, kinds: Iterable[Answer]) -> Iterable[tuple[str, _State]]:
         for number, send in state.sends.items():
@@ -304,6 +347,26 @@ class Explorer:
                 session, state.registry.copy(), state.sends, state.now, state.faults + 1, state.requests, state
             )
             yield "cancelled", following
+        if self.crash and not state.crashed:
+            yield from self._crashed(state)
+
+    def _crashed(self, state: _State) -> Iterable[tuple[str, _State]]:
+        """The process ends, and another one goes on."""
+        sends = tuple(state.sends.values())
+        for ways in itertools.product(*map(_ways, sends)):
+            registry = state.registry.copy()
+            for send, how in zip(sends, ways, strict=True):
+                _left(send, registry, how)
+            told = (f"{send.method} {send.url.removeprefix(BASE)} {how}" for send, how in zip(sends, ways, strict=True))
+            orphans = sum(
+                _starts(send) and how == "done" for send, how in zip(sends, ways, strict=True)
+            )  # the one thing that can't be known
+            before = attrs.evolve(state, aborted=frozenset(), crashed=True, orphans=state.orphans + orphans)
+            session = self._session(state.now, state.saved)
+            yield (
+                "crashed: " + "; ".join(told),
+                self._settled(session, registry, {}, state.now, state.faults, state.requests, before),
+            )
 
     def _later(self, state: _State) -> _State:
         session, registry = self._forker.load(state.session), state.registry.copy()
@@ -334,6 +397,7 @@ class Explorer:
         """Poll until there is nothing to do, and check what comes."""
         sends = dict(sends)
         aborted = before.aborted if before is not None else frozenset()
+        saved = before.saved if before is not None else b""
         while True:
             match session.poll(now):
                 case Send() as send:
@@ -346,15 +410,25 @@ class Explorer:
                     known = self.keychain
                     answer = attrs.evolve(known, id=number) if known is not None else NoCredentials(id=number)
                     session.receive(now, answer)
+                case Save(data=data):
+                    saved = data
+                    if SECRET.encode() in data:
+                        raise Violation("a secret is to be kept" + _told(before))
                 case Finished() as end:
                     self._check_finished(end, registry, sends, faults, before)
+                    if end.result.outcome is PushOutcome.PUSHED and len(self.pushes) == 1 and saved:
+                        raise Violation("pushed, and something is still kept" + _told(before))
                 case Wait(until=until):
                     break
         self._edges.update(session.take_journal())
         done = not session._pushes.under_way and not sends
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
-        return _State(self._forker.dump(session), registry, sends, aborted, until, now, faults, requests, done, None)
+        dumped = self._forker.dump(session)
+        state = _State(dumped, registry, sends, aborted, until, now, faults, requests, done, None, saved)
+        if before is not None:
+            state.crashed, state.orphans = before.crashed, before.orphans
+        return state
 
     # --- invariants ---
 
@@ -398,7 +472,8 @@ class Explorer:
             missing = _missing(push, registry)
             if missing:
                 raise Violation(f"told to be pushed, but {missing} is not there" + _told(before))
-        if not faults and registry.sessions(push.repository):
+        left = [session for session in registry.sessions(push.repository) if not session.lost]
+        if not faults and len(left) > self.left_open + (before.orphans if before is not None else 0):
             raise Violation("an upload session was left open" + _told(before))
 
     def _check_all_end(

@@ -23,6 +23,7 @@ from regproto._manifest import ManifestMachine
 from regproto._plan import Blob, Manifest, Push
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import Listing
+from regproto._resume import Checkpoint
 from regproto._session import Session
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
@@ -146,7 +147,16 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         wire.auth.scheme,
         tuple(sorted(graph.known)),
         len(session._pushes.ended),
+        _kept(session._pushes.checkpoint, normal),
     )
+
+
+def _kept(checkpoint: Checkpoint, normal: Callable[[str], str]) -> Hashable:
+    if not checkpoint.active:
+        return None
+    parts = (checkpoint.waiting, checkpoint.open)
+    kept = tuple(frozenset((key, normal(k.location), k.offset) for key, k in part.items()) for part in parts)
+    return kept, frozenset(checkpoint.hinted)
 
 
 def _current_token(session: Session, machine: Machine, serial: int) -> int:

@@ -1,0 +1,476 @@
+"""Going on after a crash: what is kept and when, what is trusted of it, and what becomes of sessions nobody wants."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import (
+    BASE,
+    CUT,
+    LOST,
+    NOT_SENT,
+    PASS,
+    PATCHES,
+    Play,
+    always,
+    content_of,
+    cut_after,
+    header,
+    refuse,
+    say,
+)
+from pushes import REPO, blob, blobs_push, image
+from regproto import Config, Digest, PushOutcome, RegistryError, Save, Send, Session, Status, plan_push
+from regproto.testing import Auth, LocationStyle
+
+CONTENT = bytes(range(200))
+DIGEST = Digest.of(CONTENT)
+CHUNKS = attrs.evolve(PATCHES, chunk_bytes=50)
+LAYER = attrs.evolve(blob(CONTENT), identity="1")
+PUSH = blobs_push(LAYER)
+
+
+def uploads(data: bytes) -> list[dict[str, Any]]:
+    """What stands in a hint."""
+    found: list[dict[str, Any]] = json.loads(data)["uploads"] if data else []
+    return found
+
+
+def cut(taken: int, config: Config = PATCHES, push: Any = PUSH, **options: Any) -> Play:
+    """A push that is under way when its process ends: the registry has taken this much of the body it was sent."""
+    play = Play(config=config, save=True, **options)
+    play.submit(push)
+    play.answer(play.until("PATCH"), cut_after(taken))
+    return play
+
+
+def again(first: Play, script: Any = None, config: Config = PATCHES, **changes: Any) -> Play:
+    """A later process, with what the first one kept."""
+    changes = {"hint": first.saves[-1], "save": True, **changes}
+    return Play(script, config=config, registry=first.registry, **changes)
+
+
+def ranges(play: Play) -> list[str | None]:
+    return [header(send, "content-range") for send in play.sent("PATCH")]
+
+
+def whole(play: Play) -> bool:
+    """The content came through, nothing is left open, and nothing to be kept."""
+    there = play.registry.blobs(REPO) >= {DIGEST} and play.registry.content(DIGEST) == CONTENT
+    return there and not play.registry.sessions(REPO) and play.saves[-1:] in ([], [b""])
+
+
+# --- what is kept, and when -------------------------------------------------------------------------------------
+
+
+def test_kept_before_the_first_body_after_each_range_and_no_more_at_the_end() -> None:
+    session = Session(BASE, CHUNKS, save=True)
+    play = Play(config=CHUNKS)
+    play.session = session
+    play.submit(PUSH)
+    seen: list[str] = []
+    while play.open:
+        output = play.poll()
+        if isinstance(output, Send):
+            seen.append(f"{output.method} {len(content_of(output))}")
+        elif isinstance(output, Save):
+            seen.append(" ".join(["save", *(str(upload["offset"]) for upload in uploads(output.data))]))
+        else:
+            play.answer_next()
+    assert seen == [
+        *("HEAD 0", "POST 0", "save 0", "PATCH 50", "save 50", "PATCH 50", "save 100", "PATCH 50", "save 150"),
+        *("PATCH 50", "save 200", "PUT 0", "save"),
+    ]
+
+
+def test_what_is_kept_is_little_and_plain() -> None:
+    play = cut(120, auth=Auth.BEARER, users={"user": "s3cret"}, keychain={"username": "user", "password": "s3cret"})
+    [data] = play.saves
+    assert json.loads(data) == {
+        "version": 1,
+        "registry": BASE,
+        "single_post": None,
+        "uploads": [
+            {
+                "repository": REPO,
+                "digest": str(DIGEST),
+                "size": 200,
+                "identity": "1",
+                "location": play.sends[-1].url,
+                "offset": 0,
+                "chunk_min_bytes": 0,
+            }
+        ],
+    }
+    assert b"s3cret" not in data and b"Bearer" not in data
+    token = header(play.sends[-1], "authorization")
+    assert token is not None and token.removeprefix("Bearer ").encode() not in data
+    assert "uploads/" not in repr(Save(data=data)) and "uploads/" not in repr(play.session._pushes.checkpoint)
+
+
+def test_nothing_is_kept_unless_it_is_asked_for() -> None:
+    play = Play(config=PATCHES)
+    play.run(PUSH)
+    assert play.saves == []
+
+
+def test_blobs_that_go_in_one_request_are_not_kept() -> None:
+    play = Play(config=Config(small_blob_bytes=0), save=True)
+    play.run(PUSH)
+    assert play.names == ["HEAD blob", "POST start", "PUT blob"] and play.saves == []
+
+
+def test_the_identity_is_the_source_s_own() -> None:
+    @attrs.frozen
+    class Source:
+        identity = "7"
+
+    root = image(CONTENT).manifest
+    plan = plan_push(
+        REPO, root.descriptor, read_manifest=lambda _: root.content, find_content=lambda _: Source(), tags=["1"]
+    )
+    assert [b.identity for b in plan.blobs] == ["7", "7"]
+
+
+# --- going on ---------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_where_the_registry_is() -> None:
+    play = again(cut(120))
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert play.names == ["HEAD blob", "GET session", "PATCH", "PUT commit"]
+    assert ranges(play) == ["120-199"] and whole(play)
+    [told] = play.told(Status.RESUMED)
+    assert (told.subject, told.sent_bytes, told.size_bytes) == (DIGEST, 120, 200)
+
+
+def test_a_session_the_registry_lost_is_said_and_pushed_afresh() -> None:
+    # As distribution 2.8: what is cut in the middle of a body is gone.
+    play = again(cut(120, CHUNKS, lost_sessions=True))
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert play.names == ["HEAD blob", "GET session", "POST start", "PATCH", "PUT commit"]
+    [told] = play.told(Status.RESTARTED)
+    assert "loses an upload session whose request is cut in the middle" in told.text
+    assert not play.told(Status.RESUMED)
+
+
+def test_what_arrived_meanwhile_is_not_sent_again() -> None:
+    first = Play(config=PATCHES, save=True)
+    first.submit(PUSH)
+    first.answer(first.until("PUT commit"), LOST)
+    first.registry.put_blob(REPO, CONTENT)
+    play = again(first)
+    assert play.run(PUSH).existing == (DIGEST,)
+    assert play.names == ["HEAD blob", "DELETE session"] and whole(play)
+
+
+def test_all_was_there_but_the_commit() -> None:
+    first = Play(config=PATCHES, save=True)
+    first.submit(PUSH)
+    first.until("PUT commit")
+    assert uploads(first.saves[-1])[0]["offset"] == 200
+    play = again(first)
+    play.run(PUSH)
+    assert play.names == ["HEAD blob", "GET session", "PUT commit"] and whole(play)
+
+
+def test_it_can_crash_again_and_again() -> None:
+    first = cut(50)
+    second = again(first)
+    second.submit(PUSH)
+    second.answer(second.until("PATCH"), cut_after(70))
+    third = again(second)
+    third.run(PUSH)
+    assert ranges(third) == ["120-199"] and whole(third)
+
+
+def test_a_crash_before_the_kept_session_was_asked_keeps_it() -> None:
+    first = cut(50)
+    second = again(first)
+    second.submit(PUSH)
+    second.until("GET session")
+    assert second.saves == []
+    third = again(first)
+    third.run(PUSH)
+    assert ranges(third) == ["50-199"] and whole(third)
+
+
+def test_without_saving_it_goes_on_all_the_same() -> None:
+    play = again(cut(50), save=False)
+    play.run(PUSH)
+    assert ranges(play) == ["50-199"] and whole(play)
+
+
+def test_a_mount_is_not_tried_again() -> None:
+    mounts = blobs_push(attrs.evolve(LAYER, mount_from=blob(CONTENT, "team/base").mount_from))
+    first = cut(50, push=mounts)
+    assert "POST mount" in first.names
+    play = again(first)
+    play.run(mounts)
+    assert "POST mount" not in play.names and whole(play)
+
+
+def test_what_was_learned_goes_with_it() -> None:
+    small = blob(b"small")
+    first = Play(config=attrs.evolve(PATCHES, small_blob_bytes=100, resumable_above_bytes=100), save=True)
+    first.on({"POST blob": [refuse(405, "UNSUPPORTED")]})
+    first.submit(blobs_push(LAYER, small))
+    first.answer(first.until("PATCH"), cut_after(50))
+    assert json.loads(first.saves[-1])["single_post"] is False
+    play = again(first, config=first.session.config)
+    play.run(blobs_push(LAYER, small, blob(b"another")))
+    assert "POST blob" not in play.names
+
+
+def test_a_status_of_no_use_keeps_the_count_that_was_kept() -> None:
+    # As public ECR, after two chunks of four.
+    first = Play(config=CHUNKS, save=True, location_query=False)
+    first.submit(PUSH)
+    while not first.saves or uploads(first.saves[-1])[0]["offset"] < 100:
+        first.step()
+    play = again(first, {"GET session": always(say(404))}, CHUNKS)
+    play.run(PUSH)
+    assert ranges(play) == ["100-149", "150-199"] and whole(play)
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 416, 500])
+def test_a_kept_session_that_is_refused_costs_only_itself(status: int) -> None:
+    answers = 5 if status == 500 else 2
+    script = {
+        "GET session": [refuse(status, "UNKNOWN")] * answers,
+        "PATCH": [refuse(status, "UNKNOWN")] * (status != 500),
+    }
+    first = cut(50, CHUNKS)
+    hint = first.saves[-1].replace(b'"offset":0', b'"offset":50')
+    play = again(first, script, CHUNKS, hint=hint)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert play.names.count("POST start") == 1 and play.saves[-1] == b""
+
+
+def test_one_attempt_is_enough_for_a_kept_session_that_is_lost() -> None:
+    config = attrs.evolve(PATCHES, attempts=1)
+    play = again(cut(120, lost_sessions=True), config=config)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+
+
+def test_a_refused_digest_drops_the_hint() -> None:
+    play = again(cut(120), {"PUT commit": [refuse(400, "DIGEST_INVALID")]})
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert ranges(play) == ["120-199", None]
+    assert [len(uploads(data)) for data in play.saves] == [1, 1, 0, 1, 1, 0]
+
+
+# --- what is not trusted ----------------------------------------------------------------------------------------
+
+
+def spoiled(data: bytes, **changes: Any) -> bytes:
+    """A hint with other values, `upload_` ones in its upload."""
+    content = json.loads(data)
+    for name, value in changes.items():
+        if name.startswith("upload_"):
+            content["uploads"][0][name.removeprefix("upload_")] = value
+        else:
+            content[name] = value
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"version": 2}, "another version"),
+        ({"version": None}, "another version"),
+        ({"registry": "https://registry.example:5000"}, "another registry"),
+        ({"uploads": {}}, "uploads is not of type list"),
+        ({"uploads": [1]}, "not a JSON object"),
+        ({"upload_size": "200"}, "size is not of type int"),
+        ({"upload_size": True}, "size is not of type int"),
+        ({"upload_offset": -1}, "out of range"),
+        ({"upload_offset": 201}, "more was acknowledged"),
+        ({"upload_digest": "sha256:0"}, "not a digest"),
+        ({"upload_repository": "../x"}, "repository"),
+        ({"upload_location": None}, "location is not of type str"),
+        ({"upload_chunk_min_bytes": "x"}, "chunk_min_bytes is not of type int"),
+        ({"upload_identity": 7}, "identity is not of type str"),
+        ({"upload_location": "/v2/x"}, "not whole"),
+        ({"upload_location": "http://registry.example/up"}, "plain http"),
+        ({"upload_location": "https://10.0.0.1/up"}, "private network"),
+        ({"upload_location": "https://user:secret@registry.example/up"}, "user name or password"),
+        ({"upload_location": "https://registry.example/up\r\nX: y"}, "control characters"),
+        ({"upload_location": "file:///etc/passwd"}, "http"),
+    ],
+)
+def test_what_is_not_trusted_is_said_and_pushed_afresh(changes: dict[str, Any], says: str) -> None:
+    first = cut(120)
+    play = again(first, hint=spoiled(first.saves[-1], **changes))
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert play.names == ["HEAD blob", "POST start", "PATCH", "PUT commit"]
+    [told] = play.told(Status.NOT_RESUMED)
+    assert says in told.text and "secret" not in told.text and told.text.isprintable()
+    assert play.saves[-1] == b""
+
+
+@pytest.mark.parametrize("hint", [b"{", b"[]", b"\xff", b"1" * 5_000, b"[" * 100_000, b"null"])
+def test_what_is_no_hint_at_all(hint: bytes) -> None:
+    play = Play(config=PATCHES, hint=hint, save=True)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert len(play.told(Status.NOT_RESUMED)) == 1 and play.saves[0] == b""
+
+
+def test_an_origin_that_is_not_trusted_any_more() -> None:
+    first = cut(120, location_style=LocationStyle.OTHER_HOST)
+    config = attrs.evolve(PATCHES, trust_origin=lambda origin: False)
+    play = Play(config=config, hint=first.saves[-1], save=True)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert "not trusted" in play.told(Status.NOT_RESUMED)[0].text
+
+
+def test_an_upload_host_of_the_registry_s_is_gone_on_with_and_gets_no_authorization() -> None:
+    first = cut(120, location_style=LocationStyle.OTHER_HOST, auth=Auth.BEARER)
+    play = again(first)
+    play.run(PUSH)
+    elsewhere = [send for send in play.sends if send.url.startswith("https://uploads.example/")]
+    assert [send.method for send in elsewhere] == ["GET", "PATCH", "PUT"]
+    assert not any(header(send, "authorization") for send in elsewhere) and whole(play)
+
+
+@pytest.mark.parametrize(("identity", "size"), [("2", 200), ("", 200)])
+def test_changed_content_is_said_and_pushed_afresh(identity: str, size: int) -> None:
+    play = again(cut(120))
+    changed = blobs_push(attrs.evolve(LAYER, identity=identity))
+    assert play.run(changed).uploaded == (DIGEST,)
+    [told] = play.told(Status.NOT_RESUMED)
+    assert told.subject == DIGEST and "content" in told.text
+    assert "DELETE session" in play.names and ranges(play) == [None] and whole(play)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_HINT = {
+    "version": 1,
+    "registry": BASE,
+    "single_post": None,
+    "uploads": [
+        {
+            "repository": REPO,
+            "digest": str(DIGEST),
+            "size": 200,
+            "identity": "1",
+            "location": f"{BASE}/v2/{REPO}/blobs/uploads/1",
+            "offset": 100,
+            "chunk_min_bytes": 0,
+        }
+    ],
+}
+
+
+@given(st.data())
+def test_no_hint_whatever_breaks_a_push(data: st.DataObject) -> None:
+    hint = json.loads(json.dumps(_HINT))
+    where = data.draw(st.sampled_from([hint, hint["uploads"][0]]))
+    where[data.draw(st.sampled_from(sorted(where)))] = data.draw(json_values)
+    play = Play(config=PATCHES, hint=json.dumps(hint).encode(), save=True)
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+    assert play.saves[-1] == b"" and play.registry.content(DIGEST) == CONTENT
+
+
+# --- what is left open, and what is not -------------------------------------------------------------------------
+
+
+def test_a_push_that_can_t_go_on_leaves_its_upload_for_a_later_one() -> None:
+    play = Play({"PATCH": [cut_after(120), *[NOT_SENT] * 5]}, config=PATCHES, save=True)
+    result = play.run(PUSH)
+    assert result.outcome is PushOutcome.FAILED
+    assert "DELETE session" not in play.names and uploads(play.saves[-1])[0]["offset"] == 120
+    later = again(play)
+    later.run(PUSH)
+    assert ranges(later) == ["120-199"] and whole(later)
+
+
+def test_a_registry_that_was_away_for_too_long() -> None:
+    # No answer to anything: the upload session is not known to be gone.
+    play = Play(config=PATCHES, save=True)
+    play.submit(PUSH)
+    play.answer(play.until("PATCH"), cut_after(120))
+    play.on({name: always(NOT_SENT) for name in ("GET session", "POST start", "PATCH")})
+    assert play.run().outcome is PushOutcome.FAILED
+    later = again(play)
+    later.run(PUSH)
+    assert ranges(later) == ["120-199"] and whole(later)
+
+
+@pytest.mark.parametrize("name", ["PATCH", "GET session", "PUT commit", "HEAD blob"])
+def test_a_cancelled_push_leaves_its_upload_for_a_later_one(name: str) -> None:
+    play = Play({"PATCH": [cut_after(120)], "PUT commit": [LOST]}, config=PATCHES, save=True)
+    push_id = play.submit(PUSH)
+    play.until("PATCH")
+    if name != "PATCH":
+        play.answer(play.sends[-1], cut_after(120))
+        play.until(name)
+    play.session.cancel(push_id)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert "DELETE session" not in play.names and len(uploads(play.saves[-1])) == 1
+    later = again(play)
+    later.run(PUSH)
+    assert whole(later)
+
+
+def test_cancelled_before_a_kept_session_was_asked() -> None:
+    first = cut(120)
+    play = again(first)
+    push_id = play.submit(PUSH)
+    play.until("HEAD blob")
+    play.session.cancel(push_id)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert play.names == ["HEAD blob"] and play.saves == []
+
+
+def test_a_session_with_nothing_in_it_is_given_back() -> None:
+    play = Play(config=PATCHES, save=True)
+    push_id = play.submit(PUSH)
+    start = play.until("POST start")
+    play.session.cancel(push_id)
+    play.answer(start, PASS)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert play.names[-1] == "DELETE session" and not play.registry.sessions(REPO)
+    assert play.saves[-1:] in ([], [b""])
+
+
+def test_a_refusal_gives_back_what_it_refused() -> None:
+    play = Play({"PATCH": [refuse(403, "DENIED")]}, config=PATCHES, save=True)
+    assert isinstance(play.run(PUSH).error, RegistryError)
+    assert play.names[-1] == "DELETE session" and play.saves[-1] == b""
+
+
+def test_what_is_no_longer_pushed_is_given_back_and_said() -> None:
+    play = again(cut(120))
+    other = blob(b"another")
+    assert play.run(blobs_push(other)).outcome is PushOutcome.PUSHED
+    assert play.told(Status.NOT_RESUMED)[0].subject == DIGEST
+    assert not play.registry.sessions(REPO) and play.saves[-1] == b""
+
+
+def test_a_second_push_of_the_same_session_goes_on_with_what_the_first_left() -> None:
+    play = Play({"PATCH": [cut_after(120), *[NOT_SENT] * 5]}, config=PATCHES, save=True)
+    play.run(PUSH)
+    play.run(PUSH)
+    assert ranges(play)[-1] == "120-199" and whole(play)
+
+
+def test_the_faults_of_one_blob_do_not_touch_another_s() -> None:
+    other = attrs.evolve(blob(bytes(300)), identity="2")
+    both = blobs_push(LAYER, other)
+    first = Play({f"PATCH {REPO}": always(CUT)}, config=attrs.evolve(PATCHES, attempts=1), save=True)
+    first.run(both)
+    kept = {upload["digest"] for upload in uploads(first.saves[-1])}
+    assert kept <= {str(DIGEST), str(other.descriptor.digest)}
+    play = again(first)
+    assert play.run(both).outcome is PushOutcome.PUSHED and not play.registry.sessions(REPO)
