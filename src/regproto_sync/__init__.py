@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regproto_sync._artifact import Artifact as Artifact
     from regproto_sync._artifact import artifact as artifact
+    from regproto_sync._attach import attach as attach
+    from regproto_sync._attach import referrers as referrers
+    from regproto_sync._attachments import Attached as Attached
+    from regproto_sync._attachments import Attaching as Attaching
+    from regproto_sync._attachments import plan_attach as plan_attach
     from regproto_sync._content import BytesContent as BytesContent
     from regproto_sync._content import Content as Content
     from regproto_sync._content import ContentChanged as ContentChanged
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "_artifact",
+    "Attached": "_attachments",
+    "Attaching": "_attachments",
     "BytesContent": "_content",
     "Content": "_content",
     "ContentChanged": "_content",
@@ -65,6 +72,7 @@ _HOMES = {
     "SliceContent": "_content",
     "SourceNotFound": "_notation",
     "artifact": "_artifact",
+    "attach": "_attach",
     "blob_of": "_plans",
     "bytes_blob": "_files",
     "docker_keychain": "_keychain",
@@ -73,6 +81,7 @@ _HOMES = {
     "image_of": "_image",
     "open_layout": "_layout",
     "open_source": "_source",
+    "plan_attach": "_attachments",
     "plan_source": "_source",
     "push": "_push",
     "push_artifact": "_entries",
@@ -80,6 +89,7 @@ _HOMES = {
     "push_many": "_entries",
     "push_planned": "_entries",
     "put_manifest": "_entries",
+    "referrers": "_attach",
     "run_session": "_driver",
     "serve": "_serve",
     "static_keychain": "_keychain",

@@ -66,7 +66,12 @@ def _seconds(text: str) -> float:
 
 
 def perform(
-    options: argparse.Namespace, output: Output, name: str, arguments: dict[str, Any], show: Callable[[Any], None]
+    options: argparse.Namespace,
+    output: Output,
+    name: str,
+    arguments: dict[str, Any],
+    show: Callable[[Any], None],
+    choices: dict[str, Any] | None = None,
 ) -> int:
     """Calls the public function `name` of the chosen driver, and shows what it returns or how it failed.
 
@@ -76,6 +81,7 @@ def perform(
         name: of a function that both drivers have.
         arguments: its arguments beside `plain_http`, `config`, `keychain` and `on_notice`.
         show: called with what it returns.
+        choices: fields of `Config` beside those of the options.
 
     Returns:
         The exit code.
@@ -91,6 +97,7 @@ def perform(
         "config": Config(
             max_exchanges=options.jobs or Config().max_exchanges,
             push_timeout_s=options.timeout,
+            **(choices or {}),
         ),
         "keychain": _keychain(options),
         "on_notice": output.notice,

@@ -41,7 +41,7 @@ class Output:
         if self.quiet:
             return
         if self.json:
-            _emit("notice", _plain(notice))
+            emit("notice", plain(notice))
         elif (line := _line(notice)) is not None:
             say(line)
 
@@ -51,9 +51,9 @@ class Output:
         digest = result.digest or next(iter((*result.uploaded, *result.existing, *result.mounted)))
         name = f"{target.registry}/{target.repository}@{digest}"
         if self.json:
-            fields = _plain(result)
+            fields = plain(result)
             del fields["error"]
-            _emit("result", {**fields, "reference": name})
+            emit("result", {**fields, "reference": name})
         else:
             _print(name, sys.stdout)
 
@@ -63,20 +63,26 @@ class Output:
             fields: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
             if isinstance(error, RegistryError):
                 fields |= {"status": error.status, "errors": [attrs.asdict(entry) for entry in error.errors]}
-            _emit("result", {"outcome": "failed", "error": fields})
+            emit("result", {"outcome": "failed", "error": fields})
         say(f"regproto: {error}")
 
     def cancelled(self) -> None:
         """Ends without a result."""
         if self.json:
-            _emit("result", {"outcome": "cancelled"})
+            emit("result", {"outcome": "cancelled"})
 
 
-def _emit(event: str, fields: dict[str, Any]) -> None:
+def show(text: str) -> None:
+    """A line of the result, on standard output."""
+    _print(text, sys.stdout)
+
+
+def emit(event: str, fields: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
     _print(json.dumps({"event": event, **fields}), sys.stdout)
 
 
-def _plain(message: Notice | PushResult) -> dict[str, Any]:
+def plain(message: attrs.AttrsInstance) -> dict[str, Any]:
     """A message as JSON has it; what is embedded in a descriptor is left out."""
     return attrs.asdict(
         message,

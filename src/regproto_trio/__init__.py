@@ -1,11 +1,13 @@
 """`regproto` on trio: `push` for one image and its kin, `drive` for tasks that share a session."""
 
+from regproto_trio._attach import attach, referrers
 from regproto_trio._driver import Driver, drive, run_session
 from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest
 from regproto_trio._push import push
 
 __all__ = [
     "Driver",
+    "attach",
     "drive",
     "push",
     "push_artifact",
@@ -13,5 +15,6 @@ __all__ = [
     "push_many",
     "push_planned",
     "put_manifest",
+    "referrers",
     "run_session",
 ]
