@@ -1,11 +1,13 @@
 """What a push is told of beside what it puts: the lists its attachments stand in, and the questions it asks.
 
 One machine keeps the list of one subject, for all pushes of the session that attach to it at the time; a push joins it
-when all its own attachments to that subject are there. So the attachments of one push cost one write, and those of
-others that are ready by the time of a write go along.
+when all its own attachments to that subject are there. So the attachments of one push cost one write. While others are
+on their way a read is put off for them, for as long as the window of a write at the most: most of them go along.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import attrs
 
@@ -36,12 +38,15 @@ class Lists:
     config: Config
     wire: Wire
     lists: dict[tuple[str, Digest], SubjectList] = attrs.field(factory=dict)
+    coming: Counter[tuple[str, Digest]] = attrs.field(factory=Counter)
+    """Pushes under way that have not joined their list yet."""
 
     def expect(self, work: PushWork) -> tuple[LookupMachine, ...]:
         """Count what a push is to be told as goals of its; gives the machines of its questions, to be started."""
         for subject, manifests in work.plan.subjects.items():
             work.attached[subject] = dict.fromkeys(m.descriptor.digest for m in manifests)
             work.goals += 1
+            self.coming[work.plan.repository, subject] += 1
         for lookup in work.plan.lookups:
             machine = LookupMachine(
                 base=self.base, repository=work.plan.repository, lookup=lookup, lane=work.id, node=work
@@ -67,8 +72,14 @@ class Lists:
             return None
         return self._join(work, subject.digest)
 
+    def _one_less(self, key: tuple[str, Digest]) -> None:
+        self.coming[key] -= 1
+        if not self.coming[key]:
+            del self.coming[key]
+
     def _join(self, work: PushWork, subject: Digest) -> ReferrersMachine | None:
         key = work.plan.repository, subject
+        self._one_less(key)
         at_work = self.lists.get(key)
         fresh = at_work is None
         if at_work is None:
@@ -89,9 +100,11 @@ class Lists:
         if fresh:
             return machine
         if machine.paced and machine.place is Place.DELAYED:
-            # It waits only for quiet: there is something new to write.
-            machine.paced, machine.place = False, Place.IDLE
-            self.wire.enqueue(machine)
+            # It waits for quiet, or for company: there is something new to write.
+            wait_s = machine.window_s if self.coming[key] else 0.0
+            if self.wire.now + wait_s < machine.due:
+                machine.place, machine.delay_s = Place.IDLE, wait_s
+                self.wire.enqueue(machine)
         return None
 
     def pace(self, machine: Machine) -> None:
@@ -100,6 +113,8 @@ class Lists:
         wait_s = machine.pause_s
         if machine.spread_s:
             wait_s += machine.spread_s * self.wire.jitter.next()
+        if not wait_s and self.coming[machine.repository, machine.subject]:
+            wait_s = machine.window_s
         machine.paced = wait_s > 0
         machine.pause_s = machine.spread_s = 0.0
         machine.delay_s = max(machine.delay_s, wait_s)
@@ -135,6 +150,8 @@ class Lists:
         stopped: list[Machine] = list(work.lookups)
         for subject in work.attached:
             key = work.plan.repository, subject
+            if None in work.attached[subject].values():
+                self._one_less(key)
             at_work = self.lists.get(key)
             if at_work is None or work not in at_work.works:
                 continue
