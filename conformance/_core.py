@@ -11,7 +11,7 @@ import attrs
 
 from conformance._answers import Answer
 from conformance._names import Names
-from conformance._plan import build
+from conformance._plan import Draft, build
 from conformance._played import Outcome, differences
 from conformance._player import Played, Player
 from conformance._scenario import Scenario
@@ -24,6 +24,7 @@ from regproto import (
     FailureKind,
     Finished,
     Headers,
+    NeedContent,
     NeedCredentials,
     NoCredentials,
     Notice,
@@ -38,6 +39,7 @@ from regproto import (
     Written,
 )
 from regproto.testing import Reply, Request, Wire
+from regproto.testing._bodies import content_of, request_of, told_of
 
 ORDERS: Final = ("oldest first", "newest first", "at once", "shuffled 1", "shuffled 2", "shuffled 3")
 """Which of the requests in flight is answered next, and how soon: what a scenario says holds in every order."""
@@ -83,7 +85,7 @@ class _Core:
         self.random = random.Random(order)
         self.now = 0.0
         self.flying: deque[_Flying] = deque()
-        self.silent: set[int] = set()
+        self.silent: dict[int, Send] = {}
         self.aborted: set[int] = set()
         self.notices: list[Notice] = []
         self.open: dict[int, int] = {}
@@ -92,7 +94,7 @@ class _Core:
         self.waiting = deque(enumerate(scenario.plans))
 
     def play(self) -> Outcome:
-        pushes = [build(plan, self.scenario.contents, self.names, lambda data: data) for plan in self.scenario.plans]
+        pushes = [build(plan, self.scenario.contents, self.names, bytes, bytes) for plan in self.scenario.plans]
         self._begin(pushes)
         for _ in range(STEPS_MAX):
             if not self._step() and not self.open:
@@ -132,6 +134,9 @@ class _Core:
                     self._give_up(number)
             case NeedCredentials(id=number):
                 self._keychain(number)
+            case NeedContent() as need:
+                assert isinstance(need.draft, Draft)
+                self.session.receive(self.now, need.draft.make(need))
             case Notice() as notice:
                 self.notices.append(notice)
             case Finished(push_id=number, result=result):
@@ -148,8 +153,8 @@ class _Core:
         return True
 
     def _sent(self, send: Send) -> None:
-        size = len(send.body) if isinstance(send.body, bytes) else send.body.size
-        framing: Headers = (("Content-Length", str(size)),) if send.method in ("POST", "PUT", "PATCH") else ()
+        size = len(content_of(send))
+        framing: Headers = _framing(send) if send.method in ("POST", "PUT", "PATCH") else ()
         head = Request.to(send.method, send.url, (*send.headers, *framing))
         exchange = self.player.open(head, self.now)
         assert isinstance(exchange, Played)
@@ -185,21 +190,28 @@ class _Core:
         answer: Answer | None = exchange.answer
         if answer is not None and answer.kind == "not_sent":
             exchange.interrupt()
-            failed = Failed(id=number, kind=FailureKind.CONNECT, written=Written.NONE, detail="connection refused")
+            failed = Failed(
+                id=number,
+                kind=FailureKind.CONNECT,
+                written=Written.NONE,
+                detail="connection refused",
+                stream=told_of(send, 0),
+            )
             self.session.receive(self.now, failed)
             return
         exchange.feed(body)
         reply = exchange.finish()
         if reply.wire is Wire.SILENT:
-            self.silent.add(number)
+            self.silent[number] = send
             if number in self.aborted:
                 self._give_up(number)
             return
-        self.session.receive(self.now, _received(send, reply, cut=answer is not None and answer.cut is not None))
+        self.session.receive(self.now, _received(send, reply, answer.cut if answer is not None else None))
 
     def _give_up(self, number: int) -> None:
-        self.silent.discard(number)
-        self.session.receive(self.now, Failed(id=number, kind=FailureKind.ABORTED, written=Written.ALL))
+        told = told_of(self.silent.pop(number))
+        failed = Failed(id=number, kind=FailureKind.ABORTED, written=Written.ALL, stream=told)
+        self.session.receive(self.now, failed)
 
     def _keychain(self, number: int) -> None:
         keychain = self.scenario.keychain
@@ -211,20 +223,27 @@ class _Core:
 
 def _read(send: Send) -> bytes | None:
     """A request's body; None if it can't be read in full."""
-    if not isinstance(send.body, BlobSlice):
-        return send.body
-    assert isinstance(send.body.source, bytes)
-    body = send.body.source[send.body.offset : send.body.offset + send.body.size]
-    return body if len(body) == send.body.size else None
+    body = content_of(send)
+    short = isinstance(send.body, BlobSlice) and len(body) < send.body.size
+    return None if short else body
 
 
-def _received(send: Send, reply: Reply, cut: bool) -> Response | Failed:
+def _framing(send: Send) -> Headers:
+    """The headers a driver adds."""
+    headers = request_of(send).headers[len(send.headers) + 1 :]
+    chunked = any(name == "Transfer-Encoding" for name, _ in headers)
+    size = send.body.size if isinstance(send.body, BlobSlice) else len(content_of(send))
+    return headers if chunked else (*headers, ("Content-Length", str(size)))
+
+
+def _received(send: Send, reply: Reply, cut: int | None) -> Response | Failed:
     """An answer as a driver would give it."""
     head_bytes = sum(len(name) + len(value) + 4 for name, value in reply.headers)
     if reply.wire is Wire.GARBAGE or head_bytes > send.max_head_bytes:
-        return Failed(id=send.id, kind=FailureKind.PROTOCOL, written=Written.ALL)
+        return Failed(id=send.id, kind=FailureKind.PROTOCOL, written=Written.ALL, stream=told_of(send))
     if reply.wire is not Wire.WHOLE:
-        return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME if cut else Written.ALL)
+        written = Written.ALL if cut is None else Written.SOME
+        return Failed(id=send.id, kind=FailureKind.CLOSED, written=written, stream=told_of(send, cut))
     body = b"" if send.method == "HEAD" else reply.content
     return Response(
         id=send.id,
@@ -232,4 +251,5 @@ def _received(send: Send, reply: Reply, cut: bool) -> Response | Failed:
         headers=reply.headers,
         body=body[: send.max_body_bytes],
         truncated=len(body) > send.max_body_bytes,
+        stream=told_of(send),
     )

@@ -5,6 +5,7 @@ The registry of a scenario listens on two ports, which are two origins: its own,
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from conformance._scenario import Scenario
 from conformance._switches import make_config
 from regproto import Credentials, NeedCredentials, NoCredentials, PushResult, Session
 from regproto.testing import RunSession
-from regproto_sync import BytesContent, Server
+from regproto_sync import BytesContent, Server, StreamContent
 
 Keychain = Callable[[NeedCredentials], Credentials | NoCredentials]
 
@@ -45,7 +46,7 @@ def make_session(scenario: Scenario, url: str) -> Session:
 
 def play(scenario: Scenario, run: RunSession, session: Session, player: Player) -> Outcome:
     """Lets a driver perform the pushes of a scenario."""
-    pushes = [build(plan, scenario.contents, player.names, BytesContent) for plan in scenario.plans]
+    pushes = [build(plan, scenario.contents, player.names, BytesContent, _stream) for plan in scenario.plans]
     results: dict[int, PushResult] = {}
     ids: list[int] = []
     for plan, push in zip(scenario.plans, pushes, strict=True):
@@ -54,6 +55,10 @@ def play(scenario: Scenario, run: RunSession, session: Session, player: Player) 
         ids.append(session.submit(push))
     results |= in_time(run, session, [i for i in ids if i not in results], keychain_of(scenario))
     return Outcome(seen=player.seen, pushes=pushes, results=[results[i] for i in ids], player=player)
+
+
+def _stream(content: bytes) -> StreamContent:
+    return StreamContent(lambda: io.BytesIO(content))
 
 
 def keychain_of(scenario: Scenario) -> Keychain:

@@ -10,7 +10,17 @@ import attrs
 from conformance._content import Contents
 from conformance._fields import Fields, Invalid, as_flag, as_object, as_text, list_of, object_of
 from conformance._names import Names
-from regproto import Blob, Descriptor, Manifest, MountSource, Push, plan_push
+from regproto import (
+    Blob,
+    Content,
+    Descriptor,
+    Manifest,
+    MountSource,
+    NeedContent,
+    Push,
+    StreamBlob,
+    plan_push,
+)
 
 _EVERY: Final = ""
 """Stands for every blob, where mount sources are given for all."""
@@ -33,6 +43,8 @@ class Plan:
     root: str
     tags: tuple[str, ...]
     blobs: tuple[str, ...]
+    streams: tuple[str, ...]
+    """Sent as streams; `root` is made when they are there. Without a root: blobs alone."""
     mount_from: dict[str, tuple[MountFrom, ...]]
     no_content: tuple[str, ...]
     """What there is no content of at hand."""
@@ -46,7 +58,13 @@ class Plan:
     def named(self) -> tuple[str, ...]:
         """The content it names."""
         root = (self.root,) if self.root else ()
-        return (*root, *self.blobs, *self.no_content, *(name for name in self.mount_from if name != _EVERY))
+        return (
+            *root,
+            *self.blobs,
+            *self.streams,
+            *self.no_content,
+            *(name for name in self.mount_from if name != _EVERY),
+        )
 
     def sources_of(self, name: str, names: Names) -> tuple[MountSource, ...]:
         """Where a piece of content may be mounted from."""
@@ -66,6 +84,7 @@ def read_plan(raw: object, where: str) -> Plan:
         root=fields.take("root", as_text, ""),
         tags=fields.many("tags", as_text),
         blobs=fields.many("blobs", as_text),
+        streams=fields.many("streams", as_text),
         mount_from=fields.maybe("mount_from", _mount_from) or {},
         no_content=fields.many("no_content", as_text),
         nondistributable=fields.take("nondistributable", as_flag, False),
@@ -74,7 +93,7 @@ def read_plan(raw: object, where: str) -> Plan:
         after=fields.take("after", as_flag, False),
     )
     fields.end()
-    if bool(plan.root) is bool(plan.blobs):
+    if bool(plan.root) is bool(plan.blobs) and not (plan.streams and not plan.root):
         raise Invalid(f"{where} must have either a root or blobs")
     if plan.tags and not plan.root:
         raise Invalid(f"{where}: tags need a root")
@@ -99,7 +118,27 @@ def _source(raw: object, where: str) -> MountFrom:
     return source
 
 
-def build(plan: Plan, contents: Contents, names: Names, wrap: Callable[[bytes], object]) -> Push:
+@attrs.frozen
+class Draft:
+    """Makes the rest of a plan of streams."""
+
+    push: Push
+    """The same plan, had nothing in it been a stream."""
+
+    def make(self, need: NeedContent) -> Content:
+        """The answer to `need`."""
+        there = {s.descriptor.digest for s in need.streams}
+        blobs = tuple(blob for blob in self.push.blobs if blob.descriptor.digest not in there)
+        return Content(id=need.id, root=self.push.root, manifests=self.push.manifests, blobs=blobs)
+
+
+def build(
+    plan: Plan,
+    contents: Contents,
+    names: Names,
+    wrap: Callable[[bytes], object],
+    wrap_stream: Callable[[bytes], object],
+) -> Push:
     """The plan for the core.
 
     Args:
@@ -107,6 +146,7 @@ def build(plan: Plan, contents: Contents, names: Names, wrap: Callable[[bytes], 
         contents: of the scenario.
         names: what the words in it mean.
         wrap: makes of bytes what the driver reads a body from.
+        wrap_stream: the same for a stream.
     """
     by_digest = {item.digest: (name, item) for name, item in contents.items() if name not in plan.no_content}
     repository = names.fill(plan.repository)
@@ -119,7 +159,7 @@ def build(plan: Plan, contents: Contents, names: Names, wrap: Callable[[bytes], 
         found = by_digest.get(descriptor.digest)
         return found[1].content if found is not None else None
 
-    if plan.blobs:
+    if not plan.root:
         blobs = (contents[name] for name in plan.blobs)
         push = Push(
             repository=repository,
@@ -144,7 +184,21 @@ def build(plan: Plan, contents: Contents, names: Names, wrap: Callable[[bytes], 
         )
     name_of = {item.digest: name for name, item in contents.items()}
     mounts = [plan.sources_of(name_of[blob.descriptor.digest], names) for blob in push.blobs]
-    return attrs.evolve(
+    push = attrs.evolve(
         push,
         blobs=tuple(attrs.evolve(b, mount_from=m) for b, m in zip(push.blobs, mounts, strict=True)),
     )
+    if not plan.streams:
+        return push
+    streams = tuple(
+        StreamBlob(
+            key=name,
+            media_type=contents[name].descriptor.media_type,
+            source=wrap_stream(contents[name].actual),
+            algorithm=contents[name].digest.algorithm,
+        )
+        for name in plan.streams
+    )
+    if not plan.root:
+        return attrs.evolve(push, streams=streams)
+    return Push(repository=repository, tags=plan.tags, streams=streams, draft=Draft(push))

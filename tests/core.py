@@ -20,6 +20,7 @@ from regproto import (
     FailureKind,
     Finished,
     Headers,
+    NeedContent,
     NeedCredentials,
     NoCredentials,
     Notice,
@@ -35,7 +36,7 @@ from regproto import (
     Written,
 )
 from regproto._machine import Edge
-from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, Reply, Request, When, Wire
+from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, Reply, When, Wire, _bodies
 
 BASE: Final = "https://registry.example"
 PLAIN: Final = Config(small_blob_bytes=0)
@@ -56,6 +57,8 @@ class Say:
     headers: Headers = ()
     body: bytes = b""
     truncated: bool = False
+    sent: int | None = None
+    """How many bytes of a stream went out before; None: all."""
 
 
 @attrs.frozen
@@ -66,6 +69,8 @@ class Fail:
     written: Written = Written.ALL
     reused: bool = False
     detail: str = ""
+    sent: int | None = None
+    """How many bytes of a stream went out before; None: all, if any of the request was written."""
 
 
 @attrs.frozen
@@ -154,11 +159,7 @@ def header(send: Send, name: str) -> str | None:
 
 def content_of(send: Send) -> bytes:
     """A request's body, read from its source."""
-    body = send.body
-    if isinstance(body, bytes):
-        return body
-    assert isinstance(body.source, bytes)
-    return body.source[body.offset : body.offset + body.size]
+    return _bodies.content_of(send)
 
 
 class Play:
@@ -201,6 +202,7 @@ class Play:
         self.held: dict[int, Send] = {}
         self.aborted: list[int] = []
         self.asked: list[NeedCredentials] = []
+        self.needs: list[NeedContent] = []
         self.notices: list[Notice] = []
         self.saves: list[bytes] = []
         self.open: set[int] = set()
@@ -313,6 +315,10 @@ class Play:
                 self.saves.append(output.data)
             case Notice():
                 self.notices.append(output)
+            case NeedContent():
+                self.needs.append(output)
+                if callable(output.draft):
+                    self.session.receive(self.now, output.draft(output))
             case Finished():
                 self.open.remove(output.push_id)
                 self.results[output.push_id] = output.result
@@ -331,10 +337,16 @@ class Play:
                     headers=answer.headers,
                     body=answer.body,
                     truncated=answer.truncated,
+                    stream=_bodies.told_of(send, answer.sent),
                 )
             case Fail():
                 event = Failed(
-                    id=send.id, kind=answer.kind, written=answer.written, reused=answer.reused, detail=answer.detail
+                    id=send.id,
+                    kind=answer.kind,
+                    written=answer.written,
+                    reused=answer.reused,
+                    detail=answer.detail,
+                    stream=_bodies.told_of(send, 0 if answer.written is Written.NONE else answer.sent),
                 )
             case Pass():
                 event = self._registry_answers(send, answer)
@@ -344,10 +356,15 @@ class Play:
         self.edges += self.session.take_journal()
 
     def _registry_answers(self, send: Send, answer: Pass) -> Response | Failed:
-        request = Request.to(send.method, send.url, send.headers, content_of(send))
-        reply: Reply = self.registry.handle(request, self.now, answer.fault)
+        reply: Reply = self.registry.handle(_bodies.request_of(send), self.now, answer.fault)
+        told = _bodies.told_of(send)
         if reply.wire is not Wire.WHOLE:
-            in_body = answer.fault is not None and answer.fault.position is When.IN_BODY
-            return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME if in_body else Written.ALL)
+            fault = answer.fault
+            in_body = fault is not None and fault.position is When.IN_BODY
+            if fault is not None and in_body:
+                told = _bodies.told_of(send, min(fault.after_bytes, len(content_of(send))))
+            written = Written.SOME if in_body else Written.ALL
+            return Failed(id=send.id, kind=FailureKind.CLOSED, written=written, stream=told)
         body = b"" if send.method == "HEAD" else reply.content
-        return Response(id=send.id, status=reply.status, headers=(*reply.headers, *answer.headers), body=body)
+        headers = (*reply.headers, *answer.headers)
+        return Response(id=send.id, status=reply.status, headers=headers, body=body, stream=told)

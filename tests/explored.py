@@ -15,15 +15,18 @@ import attrs
 from regproto import (
     Blob,
     Config,
+    Content,
     Credentials,
     Descriptor,
     Digest,
     ListReferrers,
     Manifest,
     MountSource,
+    NeedContent,
     NoCredentials,
     Push,
     Resolve,
+    StreamBlob,
     plan_push,
 )
 from regproto._blob import BlobMachine
@@ -33,12 +36,13 @@ from regproto._manifest import ManifestMachine
 from regproto._messages import Response, Send
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import entry_of, fallback_tag
+from regproto._stream import StreamMachine
 from regproto._token import TokenMachine, TokenState
 from regproto._upload import UploadMachine
 from regproto.testing import Answer, Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
 from regproto.testing._explorer import SECRET, _handled, status
 
-MACHINES = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, LookupMachine, TokenMachine)
+MACHINES = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, LookupMachine, StreamMachine, TokenMachine)
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -111,6 +115,30 @@ def one_blob(content: bytes = b"blob", **options: Any) -> Push:
     return Push(repository="team/app", blobs=[Blob(descriptor=described, **{"source": content, **options})])
 
 
+def one_stream(content: bytes = b"stream", key: str = "layer-0") -> Push:
+    """One stream and nothing else."""
+    return Push(repository="team/app", streams=[StreamBlob(key=key, media_type=LAYER, source=content)])
+
+
+def stream_image(*contents: bytes) -> Push:
+    """An image whose layers are streams."""
+    streams = [one_stream(content, f"layer-{n}").streams[0] for n, content in enumerate(contents)]
+    return Push(repository="team/app", streams=streams, draft=_made, tags=("1.0",))
+
+
+def _made(need: NeedContent) -> Content:
+    config = Blob(descriptor=Descriptor(media_type=CONFIG, digest=Digest.of(b"{}"), size=2), source=b"{}")
+    layers = [s.descriptor for s in need.streams]
+    content = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "config": {"mediaType": CONFIG, "digest": config.descriptor.digest, "size": 2},
+        "layers": [{"mediaType": d.media_type, "digest": d.digest, "size": d.size} for d in layers],
+    }
+    manifest = Manifest.of(json.dumps(content).encode())
+    return Content(id=need.id, root=manifest.descriptor.digest, manifests=(manifest,), blobs=(config,))
+
+
 @attrs.frozen(kw_only=True)
 class Scenario:
     """One exploration."""
@@ -159,6 +187,7 @@ def scenarios() -> Iterator[Scenario]:
     yield _scenario("index of 2 images sharing a layer", two_images(), options=BEARER, faults=1)
     yield from _wide()
     yield from _tokens()
+    yield from _streams()
     yield from _cancelled()
     yield from _crashed()
     yield from _attached()
@@ -353,6 +382,27 @@ def _tokens() -> Iterator[Scenario]:
     yield _scenario(
         "broken keychain", one_blob(), options=user, keychain=NoCredentials(id=0, error="no"), doomed=True, **ways
     )
+
+
+def _streams() -> Iterator[Scenario]:
+    """Streams of which all is kept, or only the last bytes; in one body, or by ranges; beside others."""
+    ways = {"answers": EVERY, "faults": 2, "options": BEARER}
+    kept, forgetful = Config(attempts=3), Config(attempts=3, stream_buffer_bytes=2)
+    yield _scenario("stream, all of it kept", one_stream(), config=kept, **ways)
+    yield _scenario("stream, its end kept", one_stream(), config=forgetful, **ways)
+    yield _scenario("stream by ranges", one_stream(), config=attrs.evolve(forgetful, chunk_bytes=2), **ways)
+    length = {**ways, "options": RegistryOptions(length_required=True), "answers": PLAIN}
+    yield _scenario("stream to a registry that wants a length", one_stream(), config=kept, **length)
+    yield _scenario("image of a stream", stream_image(b"stream"), config=forgetful, **{**ways, "answers": PLAIN})
+    beside = attrs.evolve(stream_image(b"stream", b"two"), blobs=one_blob().blobs)
+    yield _scenario("image of two streams, a blob beside", beside, config=forgetful, **{**ways, "faults": 0})
+    few = {**ways, "answers": ("ok", "403", "reset"), "faults": 1}
+    yield _scenario("image of two streams", stream_image(b"stream", b"two"), config=forgetful, **few)
+    ended = {**ways, "answers": ("ok", "lost", "503"), "cancel": True}
+    yield _scenario("stream, cancelled", one_stream(), config=forgetful, **ended)
+    yield _scenario("image of a stream, cancelled", stream_image(b"stream"), config=kept, **{**ended, "faults": 1})
+    both = {**ended, "faults": 1, "answers": ("ok", "reset")}
+    yield _scenario("two pushes, the first of a stream", one_stream(), one_blob(b"stream"), config=kept, **both)
 
 
 def _cancelled() -> Iterator[Scenario]:

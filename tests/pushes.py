@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from regproto import Blob, Descriptor, Digest, Manifest, MountSource, Push
+from regproto import Blob, Content, Descriptor, Digest, Manifest, MountSource, NeedContent, Push, StreamBlob
 from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 REPO: Final = "team/app"
@@ -88,3 +88,33 @@ def index(*children: Image, blobs: Sequence[Blob] = (), **extra: Any) -> Image:
     named = [described(child.manifest) for child in children] + [described(b) for b in blobs]
     content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": named, **extra}
     return Image(manifest=Manifest.of(json.dumps(content).encode()), blobs=tuple(blobs), children=children)
+
+
+def stream(content: bytes, key: str = "layer-0", **more: Any) -> StreamBlob:
+    """A stream whose source is its content."""
+    return StreamBlob(key=key, media_type=LAYER, source=content, **more)
+
+
+def image_of_streams(need: NeedContent) -> Content:
+    """A draft: the image whose layers are a push's streams."""
+    made = image_of([described(s.descriptor) for s in need.streams])
+    return Content(id=need.id, root=made.digest, manifests=(made.manifest,), blobs=made.blobs)
+
+
+def index_of_streams(need: NeedContent) -> Content:
+    """A draft: an index of one image for each of a push's streams."""
+    images = [image_of([described(s.descriptor)]) for s in need.streams]
+    made = index(*images)
+    return Content(id=need.id, root=made.digest, manifests=made.all_manifests(), blobs=made.all_blobs())
+
+
+def image_of(layers: Sequence[dict[str, Any]]) -> Image:
+    """An image with layers that are there already."""
+    config = blob(json.dumps({"layers": [layer["digest"] for layer in layers]}).encode(), media_type=OCI_CONFIG)
+    content = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described(config), "layers": list(layers)}
+    return Image(manifest=Manifest.of(json.dumps(content).encode()), blobs=(config,))
+
+
+def stream_push(*streams: StreamBlob, tags: Sequence[str] = ("1.0",), **more: Any) -> Push:
+    """The push of an image whose layers are these streams."""
+    return Push(**({"repository": REPO, "streams": streams, "draft": image_of_streams, "tags": tags} | more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import threading
@@ -60,10 +61,14 @@ class ScriptedSession:
         self.cancelled: list[int] = []
         self.threads: set[str] = set()
         self._script = list(script)
+        self._finished = False
 
     def poll(self, now: float) -> Output:
         self.threads.add(threading.current_thread().name)
         if not self._script:
+            if self._finished:
+                return Wait(until=math.inf)
+            self._finished = True
             return Finished(push_id=0, result=RESULT)
         step = self._script[0]
         if not isinstance(step, Output):

@@ -85,6 +85,10 @@ class Config:
     """Larger blobs go by PATCH, whose progress a registry can be asked for, instead of in one POST or PUT."""
     chunk_bytes: int | None = attrs.field(default=None, validator=_positive)
     """The largest body of one PATCH; None: the rest of the blob in one."""
+    stream_buffer_bytes: int = attrs.field(default=8 * MIB, validator=_positive)
+    """How much of a stream a driver keeps so that it can be sent again after a fault (more than the buffers between it
+    and the registry hold on common links), and the largest range of one where a registry wants a length. It is held in
+    memory, and is the share that a stream has of `max_body_bytes`: by default three are sent at a time."""
     anonymous_mount: bool = False
     """Ask for a mount without naming a source (the registry looks in all repositories); some registries answer 400."""
     check_existing: bool = True

@@ -52,6 +52,7 @@ NONDISTRIBUTABLE_TYPES: Final = frozenset(
 
 _DIGEST = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[a-zA-Z0-9=_-]+)")
 _HEX_LENGTH: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
+DIGEST_ALGORITHMS: Final = frozenset(_HEX_LENGTH)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
 
 

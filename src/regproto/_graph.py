@@ -8,6 +8,7 @@ anything it needs. What nobody needs any more is stopped and given back.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -15,17 +16,19 @@ import attrs
 from regproto._blob import BlobMachine, BlobState
 from regproto._config import KNOWN_MAX, Config
 from regproto._content import Digest
-from regproto._errors import RegprotoError, TransportError
+from regproto._drafts import Drafts
+from regproto._errors import ContentError, RegprotoError, TransportError
 from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
 from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
-from regproto._making import discarding, machine_for, upload_for
+from regproto._making import discarding, machine_for, stream_upload_for, upload_for
 from regproto._manifest import ManifestMachine, ManifestState, together
-from regproto._messages import PushOutcome, Status
+from regproto._messages import Content, NoContent, PushOutcome, Status
 from regproto._plan import Manifest
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
 from regproto._resume import Kept
+from regproto._stream import StreamMachine, StreamState, StreamUpload, spent
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
@@ -53,6 +56,7 @@ class Graph:
     wire: Wire
     pushes: Pushes
     lists: Lists
+    drafts: Drafts
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """What is not there yet, and tags."""
     known: set[tuple[str, Digest]] = attrs.field(factory=set)
@@ -68,8 +72,18 @@ class Graph:
         self.pushes.begin(work)
         for descriptor in plan.skipped:
             self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
+        work.goals += len(plan.streams) + (plan.draft is not None)
+        for stream in plan.streams:
+            machine = StreamMachine(base=self.base, repository=plan.repository, stream=stream, work=work, lane=work.id)
+            work.streams[stream.key] = machine
+            self._rest(machine)
+        self._aim(work, (*work.manifests, *work.blobs))
+
+    def _aim(self, work: PushWork, digests: Iterable[Digest]) -> None:
+        """What a push is asked for: its root under each of its tags, and of these what no manifest of it names."""
+        plan = work.plan
         named = {d.digest for m in plan.manifests for d in m.names()}
-        goals = [(d, "") for d in (*work.manifests, *work.blobs) if d != plan.root and d not in named]
+        goals = [(d, "") for d in digests if d != plan.root and d not in named]
         work.together = together(plan, self.wire.knowledge)
         if plan.root is not None:
             goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
@@ -187,8 +201,9 @@ class Graph:
             self._quit(machine)
             return
         if isinstance(machine, UploadMachine):
-            self.pushes.checkpoint.follow(machine, outcome)
-            if unproven and machine.offset and outcome in (_O.TOLD, _O.USELESS):
+            if machine.blob is not None:
+                self.pushes.checkpoint.follow(machine, outcome)
+            if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
                 self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             self._tell_owner(machine, outcome)
         elif isinstance(machine, ManifestMachine):
@@ -221,6 +236,9 @@ class Graph:
             self._upload(machine)
         elif isinstance(machine, ManifestMachine):
             self._wait(machine)
+        elif isinstance(machine, StreamMachine):
+            upload = machine.upload = stream_upload_for(machine, self.config)
+            self._rest(upload)
 
     def _upload(self, blob: BlobMachine) -> None:
         """Open an upload session for a blob, or go on with the one it was given."""
@@ -277,14 +295,44 @@ class Graph:
                 child.dependents += (node,)
                 node.missing += 1
 
+    # --- streams ---
+
+    def _stream_ended(self, machine: StreamMachine) -> None:
+        """A stream is there (once all are, the rest of the plan can be made), or can't be."""
+        work: PushWork = machine.work
+        if machine.state is StreamState.FAILED:
+            assert machine.error is not None
+            self.wire.notices.add(machine.news(_N.FAILED, text=str(machine.error)))
+            self.fail(work, machine.error)
+        elif machine.state is StreamState.THERE:
+            digest = machine.descriptor.digest
+            self._remember((machine.repository, digest))
+            work.found.setdefault(digest, _N.UPLOADED)
+            self.wire.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
+            self.drafts.ask(work)
+            self._reached(work)
+
+    def made(self, work: PushWork, answer: Content | NoContent) -> None:
+        """The rest of a plan has come: push it."""
+        try:
+            self.drafts.complete(work, answer)
+        except ContentError as error:
+            self.fail(work, error)
+            return
+        assert isinstance(answer, Content)
+        manifests = [m.descriptor.digest for m in answer.manifests]
+        self._aim(work, [*manifests, *(b.descriptor.digest for b in answer.blobs)])
+
     # --- upload sessions ---
 
     def _tell_owner(self, upload: UploadMachine, outcome: Outcome) -> None:
-        """Tell a blob how its upload session went, once."""
+        """Tell a blob or stream how its upload session went, once."""
         blob = upload.owner
-        if not isinstance(blob, BlobMachine):
+        if not isinstance(blob, (BlobMachine, StreamMachine)):
             return
         state = upload.state
+        if isinstance(upload, StreamUpload) and isinstance(blob, StreamMachine):
+            blob.told = upload.told
         if state is UploadState.DONE:
             upload.owner = None
             self.advance(blob, (_O.UPLOADED, None))
@@ -293,18 +341,24 @@ class Graph:
             blob.sessions_lost += not upload.unproven
             blob.rejections += outcome is _O.REJECTED
             blob.chunk_bytes = upload.chunk_bytes
-            if blob.rejections > 1 or blob.sessions_lost >= self.config.attempts:
+            lost = blob.rejections > 1 or blob.sessions_lost >= self.config.attempts
+            if lost or (isinstance(blob, StreamMachine) and not blob.may_restart):
                 self._upload_failed(blob, upload)
             else:
                 why = str(upload.error or "the upload session was lost")
-                self.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
+                if isinstance(blob, StreamMachine):
+                    self.wire.notices.add(blob.news(_N.RESTARTED, text=why))
+                else:
+                    self.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
                 self.advance(blob, (_O.SESSION_LOST, None))
         elif state in _ENDING:
             upload.owner = None
             self._upload_failed(blob, upload)
 
-    def _upload_failed(self, blob: BlobMachine, upload: UploadMachine) -> None:
+    def _upload_failed(self, blob: BlobMachine | StreamMachine, upload: UploadMachine) -> None:
         error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
+        if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
+            error = spent(blob.describe(), blob.told, error)
         blob.content_failed = upload.content_failed
         self.advance(blob, (_O.FAILED, Facts(error=error)))
 
@@ -347,7 +401,9 @@ class Graph:
             self._told(machine)
         if isinstance(machine, BlobMachine):
             self._end_sessions(machine)
-        if machine.state in _THERE:
+        if isinstance(machine, StreamMachine):
+            self._stream_ended(machine)
+        elif machine.state in _THERE:
             self._arrived(machine.node)
         elif machine.state in _FAILED:
             self._failed(machine.node)
@@ -439,6 +495,8 @@ class Graph:
                 self._hand_on(node.machine, node.users[0])
             elif node.machine is not None and node.machine.lane == work.id:
                 node.machine.also = ()
+        for stream in work.streams.values():
+            self._stop(work, stream, stream.upload)
         self._stop(work, *self.lists.left(work))
         self.pushes.stop_token(work)
         work.ending -= 1
@@ -497,6 +555,8 @@ class Graph:
             sent_bytes += machine.offset
         if isinstance(blob, BlobMachine):
             self.wire.notices.tell(blob.digest, blob.descriptor, _N.UPLOADING, sent_bytes)
+        elif isinstance(blob, StreamMachine):
+            self.wire.notices.add(blob.news(_N.UPLOADING, sent_bytes))
 
 
 def _put_after(work: PushWork, manifest: Manifest) -> str:

@@ -42,18 +42,22 @@ class Lists:
     """Pushes under way that have not joined their list yet."""
 
     def expect(self, work: PushWork) -> tuple[LookupMachine, ...]:
-        """Count what a push is to be told as goals of its; gives the machines of its questions, to be started."""
+        """Count what a push is to be told as goals of its; gives the machines of its questions, to be started.
+
+        Once more when the rest of a plan was made: there were no manifests before, and there are no questions after.
+        """
+        asked = len(work.lookups)
         for subject, manifests in work.plan.subjects.items():
             work.attached[subject] = dict.fromkeys(m.descriptor.digest for m in manifests)
             work.goals += 1
             self.coming[work.plan.repository, subject] += 1
-        for lookup in work.plan.lookups:
+        for lookup in work.plan.lookups[asked:]:
             machine = LookupMachine(
                 base=self.base, repository=work.plan.repository, lookup=lookup, lane=work.id, node=work
             )
             work.lookups = (*work.lookups, machine)
             work.goals += 1
-        return work.lookups
+        return work.lookups[asked:]
 
     def attached(self, work: PushWork, digest: Digest, handled: bool) -> ReferrersMachine | None:
         """A manifest of a push is there; `handled`: the registry said it put it into its list.

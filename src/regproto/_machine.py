@@ -154,6 +154,8 @@ class Facts:
     """With Outcome.TOO_LARGE: what to try instead."""
     single_post: bool | None = None
     """The registry was learned to take (or not) a blob in a single POST."""
+    chunked: bool | None = None
+    """False: the registry was learned to take no body without a length."""
     cut: bool = False
     """With _O.LOST: the request was not sent whole, so it can't have taken effect."""
     token: str = attrs.field(default="", repr=False)
@@ -187,6 +189,8 @@ class Knowledge:
     tag_params: bool | None = None
     referrers_api: bool | None = None
     conditional_put: bool = False
+    chunked: bool | None = None
+    """False: bodies need a length."""
 
     def learn(self, facts: Facts) -> None:
         """Keep what an answer says of the registry as such."""
@@ -198,6 +202,8 @@ class Knowledge:
             self.referrers_api = facts.referrers_api
         if facts.conditional_put is not None:
             self.conditional_put = facts.conditional_put
+        if facts.chunked is not None:
+            self.chunked = facts.chunked
 
 
 class Place(enum.Enum):

@@ -8,6 +8,7 @@ from regproto._content import Descriptor
 from regproto._manifest import ManifestMachine, ManifestState
 from regproto._plan import Blob, Manifest
 from regproto._resume import Kept
+from regproto._stream import StreamMachine, StreamUpload
 from regproto._upload import UploadMachine, UploadState
 from regproto._work import Node, PushWork
 
@@ -86,6 +87,21 @@ def upload_for(blob: BlobMachine, config: Config, keeps: bool) -> UploadMachine:
         upload.go_on(blob.location, blob.kept_offset)
         blob.location, blob.kept_offset = "", None
     return upload
+
+
+def stream_upload_for(stream: StreamMachine, config: Config) -> StreamUpload:
+    """The upload session of a stream, not opened yet."""
+    return StreamUpload(
+        base=stream.base,
+        repository=stream.repository,
+        stream=stream.stream,
+        keep_bytes=config.stream_buffer_bytes,
+        owner=stream,
+        lane=stream.lane,
+        told=stream.told,
+        reach=stream.told.sent,
+        chunk_bytes=stream.chunk_bytes,
+    )
 
 
 def discarding(blob: BlobMachine) -> UploadMachine:

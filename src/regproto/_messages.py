@@ -14,6 +14,7 @@ import attrs
 from regproto._attachments import Found, Listed
 from regproto._content import Descriptor, Digest
 from regproto._errors import RegprotoError
+from regproto._plan import Blob, Manifest, Streamed
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -49,10 +50,34 @@ class BlobSlice:
     size: int
 
 
-Body: TypeAlias = bytes | BlobSlice
+@attrs.frozen(kw_only=True)
+class Stream:
+    """A body of unknown size: what is left of a stream from `offset` on, hashed by the driver while it is sent.
+
+    The driver reads the source once, from its beginning to its end, as fast as the bytes are taken, and keeps the last
+    `keep_bytes` that it has sent: only those can be sent again. Every answer to such a `Send` says in `stream` how
+    things stand. From an `offset` that it keeps no more, the driver sends nothing: `Failed(kind=FailureKind.CONTENT)`,
+    as when the source can't be read.
+    """
+
+    key: str
+    """The stream's name in the plan."""
+    source: object = attrs.field(repr=False)
+    """What the plan gave as `StreamBlob.source`; the core hands it on and never looks inside."""
+    offset: int
+    """Where in the stream the body begins."""
+    limit_bytes: int | None = None
+    """None: up to the stream's end, chunked (`Transfer-Encoding`). Else so many bytes at most: they are read before the
+    request begins, so that its length is known (`regproto.http1` adds `Content-Length` and `Content-Range`)."""
+    keep_bytes: int
+    algorithm: str = "sha256"
+    """Of the digest that is owed at the end."""
 
 
-def body_size(body: Body) -> int:
+Body: TypeAlias = bytes | BlobSlice | Stream
+
+
+def body_size(body: bytes | BlobSlice) -> int:
     """The number of bytes a body puts on the wire."""
     return len(body) if isinstance(body, bytes) else body.size
 
@@ -112,6 +137,19 @@ class Save:
     """Empty: there is nothing to keep any more."""
 
 
+@attrs.frozen(kw_only=True)
+class NeedContent:
+    """The streams of a push are there, and their digests are known: make what was to be made of them (the config and
+    manifest that name them), and answer `Content` or `NoContent` with the same id."""
+
+    id: int
+    push_id: int
+    draft: object = attrs.field(repr=False)
+    """What the plan gave as `Push.draft`."""
+    streams: tuple[Streamed, ...]
+    """In the order of `Push.streams`."""
+
+
 class Status(enum.Enum):
     """What is told of one digest, tag or request in a `Notice`."""
 
@@ -139,12 +177,13 @@ class Notice:
 
     status: Status
     subject: str
-    """The digest or tag this is about; the registry's host where it is about neither."""
+    """The digest or tag this is about, or a stream's key; the registry's host where it is about none of these."""
     media_type: str = ""
     sent_bytes: int = 0
     size_bytes: int = 0
+    """Of a stream: what is known of it, so it grows until the stream has ended."""
     text: str = ""
-    """For people: the reason of a retry, a warning's text, the repository mounted from."""
+    """For people: the reason of a retry, a warning's text, the repository mounted from, an uploaded stream's digest."""
     delay_s: float = 0.0
     """For `Status.RETRYING`: how long until the next try."""
 
@@ -180,6 +219,8 @@ class PushResult:
     """For each subject of the push's manifests: what became of the list of its attachments."""
     found: tuple[Found, ...] = ()
     """What was asked for (`Push.lookups`), in that order."""
+    streamed: tuple[Streamed, ...] = ()
+    """The streams that are there, in the order of `Push.streams`."""
     warnings: tuple[str, ...] = ()
     """Texts of the registry's `Warning: 299` headers."""
     requests: int = 0
@@ -206,10 +247,25 @@ class Wait:
     until: float
 
 
-Output: TypeAlias = Send | Abort | NeedCredentials | Save | Notice | Finished | Wait
+Output: TypeAlias = Send | Abort | NeedCredentials | NeedContent | Save | Notice | Finished | Wait
 
 
 # --- inputs: the driver to the core ---------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class StreamTold:
+    """How a stream stands: on every answer to a `Send` whose body is a `Stream`."""
+
+    sent: int
+    """The offset in the stream after the last byte of it that the exchange gave to the connection (its body's `offset`,
+    if none was)."""
+    kept: int
+    """Bytes from this offset on can be sent again."""
+    digest: Digest | None = None
+    """Of the whole stream, once its end was read (which may be before all of it was sent); None: not yet."""
+    size: int = 0
+    """Of the whole stream in bytes, if `digest` is known."""
 
 
 @attrs.frozen(kw_only=True)
@@ -223,6 +279,8 @@ class Response:
     body: bytes = attrs.field(default=b"", repr=_short)
     truncated: bool = False
     """True if the body went on after `Send.max_body_bytes`."""
+    stream: StreamTold | None = None
+    """If the request's body was a `Stream`: how that stands. None for every other body."""
 
 
 class FailureKind(enum.Enum):
@@ -263,12 +321,16 @@ class Failed:
     """True if the connection had carried an earlier exchange."""
     detail: str = ""
     """The driver's own error in words, without secrets."""
+    stream: StreamTold | None = None
+    """If the request's body was a `Stream`: how that stands. May be None where nothing was written."""
 
 
 class Phase(enum.Enum):
     """What an exchange is doing."""
 
     CONNECTING = "connecting"
+    READING = "reading"
+    """The source of a stream has nothing to send yet. It may take its time."""
     SENDING = "sending"
     WAITING = "waiting"
     """The request is written; nothing of the answer has come."""
@@ -307,4 +369,25 @@ class NoCredentials:
     """Not empty: the keychain itself is broken (a helper failed); pushes that need it end with this text."""
 
 
-Input: TypeAlias = Response | Failed | Progress | Credentials | NoCredentials
+@attrs.frozen(kw_only=True)
+class Content:
+    """The answer to `NeedContent`: the rest of that push's plan. It is checked like a plan, together with what is there
+    already; where it does not fit the push fails."""
+
+    id: int
+    root: Digest | None
+    """The manifest that the push's tags are put on."""
+    manifests: tuple[Manifest, ...] = ()
+    blobs: tuple[Blob, ...] = ()
+    """The config, and whatever else the manifests name that is neither a stream nor in the plan."""
+
+
+@attrs.frozen(kw_only=True)
+class NoContent:
+    """The answer to `NeedContent` when nothing can be made of the streams: the push fails."""
+
+    id: int
+    error: str
+
+
+Input: TypeAlias = Response | Failed | Progress | Credentials | NoCredentials | Content | NoContent

@@ -6,6 +6,7 @@ content already may build `Push` by hand. A plan is checked when it is made, so 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import attrs
 
 from regproto._attachments import Lookup, Resolve
 from regproto._content import (
+    DIGEST_ALGORITHMS,
     INDEX_TYPES,
     MANIFEST_MAX_DEPTH,
     MANIFEST_TYPES,
@@ -22,7 +24,7 @@ from regproto._content import (
     ManifestInfo,
     parse_manifest,
 )
-from regproto._errors import ContentError
+from regproto._errors import ContentError, printable
 from regproto._reference import check_reference, check_repository, check_tag
 
 MANIFESTS_MAX: Final = 10_000
@@ -58,6 +60,40 @@ class Blob:
     identity: str = ""
     """What the source is known by while it does not change, such as a file's size, mtime and inode. An upload that an
     earlier process began goes on only if this is what it was."""
+
+
+_STREAM_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}")
+
+
+def _valid_key(_instance: object, _attribute: attrs.Attribute[Any], value: str) -> None:
+    if not _STREAM_KEY.fullmatch(value):
+        raise ContentError(f"{printable(value, 150)!r} can't name a stream: use up to 128 letters, digits and ._:@/+-")
+
+
+def _valid_algorithm(_instance: object, _attribute: attrs.Attribute[Any], value: str) -> None:
+    if value not in DIGEST_ALGORITHMS:
+        raise ContentError(f"digest algorithm {printable(value, 100)!r} is not supported: use sha256 or sha512")
+
+
+@attrs.frozen(kw_only=True)
+class StreamBlob:
+    """A blob whose digest and size are known only once it was sent. It is sent once, and can't be sent again."""
+
+    key: str = attrs.field(validator=_valid_key)
+    """Its name in the plan and in news of it."""
+    media_type: str
+    source: object = attrs.field(repr=False, eq=False)
+    """What the driver reads it from, handed back in `Stream.source`. Streams must not wait for each other: only so many
+    are read at a time (see `Config.stream_buffer_bytes`), in no certain order."""
+    algorithm: str = attrs.field(default="sha256", validator=_valid_algorithm)
+
+
+@attrs.frozen(kw_only=True)
+class Streamed:
+    """A stream that is in the repository."""
+
+    key: str
+    descriptor: Descriptor
 
 
 @attrs.frozen(kw_only=True)
@@ -143,6 +179,12 @@ class Push:
     reads_only: bool = False
     """Nothing will be put into the repository by this session, so that no right to push is asked for."""
 
+    streams: tuple[StreamBlob, ...] = attrs.field(default=(), converter=_as_tuple)
+    """Sent beside everything else."""
+    draft: object = attrs.field(default=None, repr=False, eq=False)
+    """Not None: once all streams are there the driver is given this to make the rest of the plan from (`NeedContent`):
+    the manifests that name them, and the root that the tags are put on."""
+
     @property
     def subjects(self) -> dict[Digest, list[Manifest]]:
         """The manifests that are attachments, by what they are attached to."""
@@ -158,8 +200,12 @@ class Push:
         for lookup in self.lookups:
             if isinstance(lookup, Resolve):
                 check_reference(lookup.reference)
-        if self.tags and self.root is None:
+        if self.tags and self.root is None and self.draft is None:
             raise ContentError("tags need a root manifest to stand on")
+        if self.draft is not None and (self.manifests or not self.streams):
+            raise ContentError("a draft makes manifests from streams: there must be streams, and no manifest yet")
+        if len({stream.key for stream in self.streams}) < len(self.streams):
+            raise ContentError("two streams have the same key")
         manifests = {m.descriptor.digest: m for m in self.manifests}
         if self.root is not None and self.root not in manifests:
             raise ContentError(f"the root manifest {self.root} is not in the plan")

@@ -67,6 +67,7 @@ class Pushes:
         anything."""
         for kept in self.checkpoint.unclaimed(work.plan.repository):
             upload = discarding_kept(self.wire.base, kept)
+            assert upload.blob is not None
             text = "it is no longer a part of what is pushed"
             self.wire.notices.tell(kept.digest, upload.blob.descriptor, Status.NOT_RESUMED, text=text)
             self.outlive(upload, work)

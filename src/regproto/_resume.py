@@ -55,7 +55,8 @@ class Kept:
 
     @classmethod
     def of(cls, upload: UploadMachine) -> Self:
-        """An upload session as it stands."""
+        """An upload session as it stands. (That of a stream is not kept: what it was made from is gone.)"""
+        assert upload.blob is not None
         return cls(
             repository=upload.repository,
             digest=upload.digest,

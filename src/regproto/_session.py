@@ -8,16 +8,19 @@ import attrs
 
 from regproto._auth import Authorizer
 from regproto._config import MOUNT_SOURCES_MAX, Config
+from regproto._drafts import Drafts
 from regproto._errors import LocalProtocolError
 from regproto._graph import Graph
 from regproto._lists import Lists
 from regproto._machine import Edge
 from regproto._messages import (
+    Content,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
+    NoContent,
     NoCredentials,
     Notice,
     Output,
@@ -27,8 +30,9 @@ from regproto._messages import (
     Save,
     Status,
     Wait,
+    Written,
 )
-from regproto._plan import Push
+from regproto._plan import Blob, Push
 from regproto._pushes import Pushes
 from regproto._resume import Checkpoint
 from regproto._retry import Jitter
@@ -65,6 +69,7 @@ class Session:
     _wire: Wire
     _graph: Graph
     _pushes: Pushes
+    _drafts: Drafts
     _next_push: int
 
     def __init__(
@@ -97,8 +102,15 @@ class Session:
             notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.registry, text=text)
             self._wire.notices.add(notice)
         self._pushes = Pushes(wire=self._wire, checkpoint=checkpoint)
-        lists = Lists(base=self.base, config=self.config, wire=self._wire)
-        self._graph = Graph(base=self.base, config=self.config, wire=self._wire, pushes=self._pushes, lists=lists)
+        self._drafts = Drafts(wire=self._wire)
+        self._graph = Graph(
+            base=self.base,
+            config=self.config,
+            wire=self._wire,
+            pushes=self._pushes,
+            lists=Lists(base=self.base, config=self.config, wire=self._wire),
+            drafts=self._drafts,
+        )
         self._next_push = 1
 
     def submit(self, push: Push) -> int:
@@ -115,11 +127,15 @@ class Session:
             bytes_before=self._wire.sent_bytes,
         )
         self._next_push += 1
-        tried = (s for b in push.blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
-        sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
-        self._wire.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
+        self._want(push, push.blobs)
         self._graph.begin(work)
         return work.id
+
+    def _want(self, push: Push, blobs: tuple[Blob, ...]) -> None:
+        """What the requests of a push will have to be authorized for."""
+        tried = (s for b in blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
+        sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
+        self._wire.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
 
     def cancel(self, push_id: int, now: float | None = None) -> None:
         """End a push before its time: what it has open is given back, then its `Finished` comes.
@@ -158,7 +174,7 @@ class Session:
         return Wait(until=min(wire.wait_until(), self._pushes.patience.due))
 
     def receive(self, now: float, event: Input) -> None:
-        """Tell what came of a `Send` or a `NeedCredentials`. Never raises for what a registry does.
+        """Tell what came of a `Send`, a `NeedCredentials` or a `NeedContent`. Never raises for what a registry does.
 
         Raises:
             LocalProtocolError: nothing with this id is waiting for an answer (or for this kind of answer). Nothing
@@ -166,13 +182,7 @@ class Session:
         """
         wire = self._wire
         if isinstance(event, (Response, Failed)):
-            if event.id not in wire.in_flight:
-                raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
-            if isinstance(event, Response):
-                if not 200 <= event.status <= 999:
-                    raise LocalProtocolError(f"{event.status} is not the status of a final answer")
-            elif event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
-                raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
+            self._check_answer(event)
             wire.tick(now)
             found = wire.answered(event)
             if found is not None:
@@ -191,8 +201,37 @@ class Session:
             wire.tick(now)
             del wire.keychain[event.id]
             wire.keychain_answered(token, event)
+        elif isinstance(event, (Content, NoContent)):
+            if event.id not in self._drafts.asked:
+                raise LocalProtocolError(f"no question for content has the id {event.id}, or it was answered")
+            wire.tick(now)
+            work = self._drafts.asked.pop(event.id)
+            if work.outcome is None:
+                if isinstance(event, Content):
+                    self._want(work.plan, event.blobs)
+                self._graph.made(work, event)
         else:
             assert_never(event)
+
+    def _check_answer(self, event: Response | Failed) -> None:
+        """Raises `LocalProtocolError` if this can't be the answer to what is in flight."""
+        wire = self._wire
+        if event.id not in wire.in_flight:
+            raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
+        if isinstance(event, Response):
+            if not 200 <= event.status <= 999:
+                raise LocalProtocolError(f"{event.status} is not the status of a final answer")
+        elif event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
+            raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
+        told = event.stream
+        if told is None:
+            unsent = isinstance(event, Failed) and event.written is Written.NONE
+            if not unsent and wire.sends_stream(event.id):
+                raise LocalProtocolError(f"the answer with the id {event.id} must say how its stream stands")
+        elif not wire.sends_stream(event.id):
+            raise LocalProtocolError(f"the request with the id {event.id} has no stream")
+        elif not 0 <= told.kept <= told.sent or (told.digest is not None and told.size < told.sent):
+            raise LocalProtocolError(f"the request with the id {event.id} tells of an impossible stream")
 
     def take_journal(self) -> list[Edge]:
         """The transitions since the last call, each (machine, state, outcome). Empty unless `journal` was asked for."""

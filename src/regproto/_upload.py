@@ -60,7 +60,12 @@ TABLE: Final[Table] = {
         _O.BROKEN: _S.ABANDONED,
         _O.DROP: _S.ABANDONED,
     },
-    _S.PLANNING: {_O.PATCH: _S.PATCHING, _O.PUT: _S.PUTTING, _O.COMMIT: _S.COMMITTING},
+    _S.PLANNING: {
+        _O.PATCH: _S.PATCHING,
+        _O.PUT: _S.PUTTING,
+        _O.COMMIT: _S.COMMITTING,
+        _O.CONTENT: _S.DISCARDING,
+    },
     _S.PATCHING: {
         _O.ACCEPTED: _S.PLANNING,
         _O.TOLD: _S.PLANNING,
@@ -188,7 +193,7 @@ COMMIT_LOOKS_MAX: Final = 4
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
-    """One upload session of one blob."""
+    """One upload session of one blob. (`_stream` has that of a stream.)"""
 
     NAME: ClassVar[str] = "upload"
     TABLE: ClassVar[Table] = TABLE
@@ -209,7 +214,8 @@ class UploadMachine(Machine):
     ENDS: ClassVar[frozenset[State]] = frozenset({_S.DONE, _S.LOST, _S.ABANDONED, _S.LEFT})
 
     state: State = _S.STARTING
-    blob: Blob
+    blob: Blob | None = None
+    """None: it is of a stream."""
     owner: Machine | None = None
     """The blob this uploads for, until it was told how that went."""
     location: str = ""
@@ -241,12 +247,24 @@ class UploadMachine(Machine):
     @property
     def digest(self) -> Digest:
         """The blob's digest."""
+        assert self.blob is not None
         return self.blob.descriptor.digest
+
+    @property
+    def algorithm(self) -> str:
+        """Of the digest, also before that is known."""
+        return self.digest.algorithm
 
     @property
     def size(self) -> int:
         """The blob's size in bytes."""
+        assert self.blob is not None
         return self.blob.descriptor.size
+
+    @property
+    def most(self) -> int:
+        """How many bytes the registry can have at most."""
+        return self.size
 
     @property
     def url_base(self) -> str:
@@ -292,12 +310,13 @@ class UploadMachine(Machine):
         match self.state:
             case _S.STARTING:
                 url = uploads_url(self.base, self.repository)
-                if self.digest.algorithm != "sha256":
-                    url = with_query(url, "digest-algorithm", self.digest.algorithm)
+                if self.algorithm != "sha256":
+                    url = with_query(url, "digest-algorithm", self.algorithm)
                 return Ask("POST", url, START_HEADERS)
             case _S.PATCHING:
                 return self._patch()
             case _S.PUTTING:
+                assert self.blob is not None
                 self.sent = self.size
                 url = with_query(self.location, "digest", self.digest)
                 return Ask("PUT", url, OCTETS, blob_body(self.blob, 0, self.size))
@@ -312,6 +331,7 @@ class UploadMachine(Machine):
                 return Ask("GET", self.location)
 
     def _patch(self) -> Ask:
+        assert self.blob is not None
         piece = self._piece()
         self.sent = self.offset + piece
         headers = OCTETS
@@ -396,7 +416,7 @@ class UploadMachine(Machine):
             if told is not None and told.ambiguous and not self.offset and self.stalls:
                 return _O.TOLD, Facts(offset=1)  # "0-0", and it was not none
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
-            if told is None or told.ambiguous or not self.best < told.offset <= self.size or told.offset == self.offset:
+            if told is None or told.ambiguous or not self.best < told.offset <= self.most or told.offset == self.offset:
                 return self._stalled(response, method, url)
             location = get(response.headers, "location")
             return _O.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")

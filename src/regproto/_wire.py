@@ -40,6 +40,7 @@ from regproto._messages import (
     Failed,
     FailureKind,
     Headers,
+    NeedContent,
     NeedCredentials,
     NoCredentials,
     Notice,
@@ -48,12 +49,14 @@ from regproto._messages import (
     Response,
     Send,
     Status,
+    Stream,
     Written,
     body_size,
 )
 from regproto._notices import Notices
 from regproto._origin import Lanes, Origin
 from regproto._retry import Jitter, backoff_s
+from regproto._stream import StreamUpload, spent
 from regproto._token import TokenMachine, TokenState
 from regproto._url import check_origin, origin_of, resolve, shown
 
@@ -78,7 +81,7 @@ class Exchange:
     url: str
     origin: Origin
     size: int
-    """Of the body, in bytes."""
+    """Of the body, in bytes; of a stream its share of the bytes in flight."""
     serial: int
     """Of the token it was sent with; 0 for none."""
     redirects: int
@@ -112,7 +115,7 @@ class Wire:
     notices: Notices = attrs.field(factory=Notices)
     origins: dict[str, Origin] = attrs.field(factory=dict)
     in_flight: dict[int, Exchange] = attrs.field(factory=dict)
-    urgent: deque[Abort | NeedCredentials] = attrs.field(factory=deque)
+    urgent: deque[Abort | NeedCredentials | NeedContent] = attrs.field(factory=deque)
     parked: dict[str, list[tuple[Lanes, int, deque[Machine]]]] = attrs.field(factory=dict)
     keychain: dict[int, TokenMachine] = attrs.field(factory=dict)
     """Questions to the keychain that are not answered yet."""
@@ -146,7 +149,7 @@ class Wire:
         if self.next_deadline <= self.now:
             self._expire()
 
-    def take(self) -> Send | Abort | NeedCredentials | tuple[Machine, Verdict] | None:
+    def take(self) -> Send | Abort | NeedCredentials | NeedContent | tuple[Machine, Verdict] | None:
         """The next thing to do: an output, or a machine whose request can't be authorized, with what that means."""
         if self.urgent:
             return self.urgent.popleft()
@@ -185,7 +188,7 @@ class Wire:
         number = self.next_id
         self.next_id += 1
         value, serial = self.auth.header_for(machine, origin.name) if self.auth.scheme else ("", 0)
-        size = body_size(ask.body)
+        size = ask.body.keep_bytes if isinstance(ask.body, Stream) else body_size(ask.body)
         limit = self.first_limit
         deadline = now + limit[1]
         if deadline < self.next_deadline:
@@ -272,6 +275,8 @@ class Wire:
                 exchange.limit = ("no answer", config.response_timeout_s)
             elif progress.phase is Phase.CONNECTING:
                 exchange.limit = ("no connection", config.connect_timeout_s)
+            elif progress.phase is Phase.READING:
+                exchange.limit = ("", math.inf)
             else:
                 exchange.limit = ("no byte moved", config.idle_timeout_s)
             exchange.deadline = self.now + exchange.limit[1]
@@ -280,7 +285,11 @@ class Wire:
 
     def sends_content(self, number: int) -> bool:
         """Whether the body of an exchange in flight is read from the push's content."""
-        return isinstance(self.in_flight[number].ask.body, BlobSlice)
+        return isinstance(self.in_flight[number].ask.body, (BlobSlice, Stream))
+
+    def sends_stream(self, number: int) -> bool:
+        """Whether the body of an exchange in flight is a stream."""
+        return isinstance(self.in_flight[number].ask.body, Stream)
 
     def answered(self, answer: Response | Failed) -> tuple[Machine, Verdict] | None:
         """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
@@ -291,11 +300,15 @@ class Wire:
         machine.exchange = None
         machine.place = _P.IDLE
         machine.begun_at, machine.answered_at = exchange.begun, self.now
+        sent_bytes = exchange.size
+        if isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream) and answer.stream is not None:
+            machine.tell(answer.stream)
+            sent_bytes = answer.stream.sent - exchange.ask.body.offset
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
         machine.stale_connection = False
-        self.sent_bytes += exchange.size
+        self.sent_bytes += sent_bytes
         for text in parse_warnings(answer.headers):
             self.notices.warn(self.registry, text, WARNINGS_MAX)
         try:
@@ -347,6 +360,8 @@ class Wire:
             raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
         if exchange.machine.doomed or exchange.machine.expired:
             return False
+        if isinstance(exchange.machine, StreamUpload) and exchange.machine.told.kept > exchange.machine.offset:
+            raise RemoteProtocolError(str(spent("redirected: the stream", exchange.machine.told)))
         url = resolve(exchange.url, location)
         self._admit(url)
         machine, ask = exchange.machine, exchange.ask

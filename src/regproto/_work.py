@@ -19,7 +19,8 @@ from regproto._lookup import LookupMachine
 from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
-from regproto._plan import Blob, Manifest, Push
+from regproto._plan import Blob, Manifest, Push, Streamed
+from regproto._stream import StreamMachine, StreamState
 
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
 """What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
@@ -38,6 +39,7 @@ class PushWork:
     """All it needs, directly or through others, that is not there yet; and tags."""
     together: tuple[str, ...] = ()
     """The tags that one request is to put; the first has a node, which brings the others along."""
+    streams: dict[str, StreamMachine] = attrs.field(factory=dict)
     goals: int = 1
     """Of what it was asked for: how much is not there yet; one more while it is being begun."""
     ending: int = 0
@@ -61,6 +63,11 @@ class PushWork:
     def __attrs_post_init__(self) -> None:
         self.alone = (self,)
 
+    def streamed(self) -> tuple[Streamed, ...]:
+        """Its streams that are there."""
+        there = (s for s in self.streams.values() if s.state is StreamState.THERE)
+        return tuple(Streamed(key=s.stream.key, descriptor=s.descriptor) for s in there)
+
     def result(self, registry: str, requests: int, sent_bytes: int, warnings: tuple[str, ...]) -> PushResult:
         """The result, given what the session has counted by now."""
         assert self.outcome is not None
@@ -80,6 +87,7 @@ class PushWork:
             skipped=self.plan.skipped,
             listed=self.listed,
             found=tuple(machine.found for machine in self.lookups if machine.found is not None),
+            streamed=self.streamed(),
             warnings=warnings,
             requests=requests - self.requests_before,
             sent_bytes=sent_bytes - self.bytes_before,

@@ -24,10 +24,14 @@ Two tasks, or one loop that waits for either direction, do equally well. What el
   is broken or the core said `Abort`, call `fail`. An answer that is whole already stays the outcome.
 - Afterwards `connection.reusable` says if the connection may carry another exchange; if not, close it.
 - `report` says when a `Progress` is due. `Phase.CONNECTING` comes before there is an exchange: the driver tells it.
+- Of a body that is a `Stream` there is never a Span. Where `wants_data` is True, give what the source has to `feed`
+  (`b""`: it has ended), and there is a piece again; while the source has nothing, `piece` gives None. Where the stream
+  has a limit, read so much ahead and tell `start` how much it is. `stream_sent` is for the answer's `StreamTold`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final, cast
 
@@ -43,6 +47,7 @@ from regproto._messages import (
     Progress,
     Response,
     Send,
+    Stream,
     Written,
     body_size,
 )
@@ -61,6 +66,7 @@ LINE_MAX_BYTES: Final = 1024 * 1024
 DETAIL_MAX: Final = 200
 """Characters of h11's words: enough to recognise another protocol's greeting."""
 
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _USER_AGENT: Final = "regproto"
 _ALWAYS_WITH_LENGTH: Final = frozenset({"POST", "PUT", "PATCH"})
 _AUTHORITY_END: Final = re.compile("[/?]")
@@ -113,13 +119,20 @@ class Connection:
             return False
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
-    def start(self, send: Send) -> Exchange:
-        """The exchange that performs `send`. Only while `reusable`."""
+    def start(self, send: Send, stream_bytes: int | None = None) -> Exchange:
+        """The exchange that performs `send`. Only while `reusable`.
+
+        Args:
+            send: what to perform.
+            stream_bytes: of a body that is a `Stream` with a limit: how many bytes it is, now that they are read.
+        """
         assert self.reusable
+        limited = isinstance(send.body, Stream) and send.body.limit_bytes is not None
+        assert limited == (stream_bytes is not None)
         reused = self._exchange is not None
         if reused:
             self._h11.start_next_cycle()
-        self._exchange = Exchange(send, self._h11, reused)
+        self._exchange = Exchange(send, self._h11, reused, stream_bytes)
         return self._exchange
 
 
@@ -130,7 +143,9 @@ class Exchange:
         outcome: the answer owed to the core, once there is one.
     """
 
-    def __init__(self, send: Send, h11_connection: h11.Connection, reused: bool) -> None:
+    def __init__(
+        self, send: Send, h11_connection: h11.Connection, reused: bool, stream_bytes: int | None = None
+    ) -> None:
         self.outcome: Response | Failed | None = None
         self._send = send
         self._h11 = h11_connection
@@ -147,21 +162,46 @@ class Exchange:
         self._answer: Response | None = None
         self._reported: tuple[Phase, int, float] | None = None
         try:
-            head = self._h11.send(_request(send))
+            head = self._h11.send(_request(send, stream_bytes))
         except (h11.LocalProtocolError, UnicodeError):
             # Without h11's words: they quote the header, which may be Authorization.
             head = b""
             self.fail(FailureKind.PROTOCOL, "the URL or a header has characters that HTTP/1.1 can't carry")
         self._head_size = len(head)
         self._first = head + send.body if isinstance(send.body, bytes) else head
-        self._size = len(head) + body_size(send.body)
+        self._feed: _Feed | None = None
+        self._size = len(head)
+        if isinstance(send.body, Stream):
+            self._feed = _Feed(send.body.offset, stream_bytes)
+        else:
+            self._size += body_size(send.body)
 
     # --- writing ---
 
     @property
     def wants_write(self) -> bool:
         """True while more of the request is to be written, or what was offered is not yet known to be."""
-        return self.outcome is None and self._writing and self._sent < self._size
+        unfed = self._feed is not None and not self._feed.ended
+        return self.outcome is None and self._writing and (unfed or self._sent < self._size)
+
+    @property
+    def wants_data(self) -> bool:
+        """True if there is nothing to write before `feed` has been given more of the stream."""
+        return self.wants_write and self._sent == self._size
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """The next bytes of the stream, of a length that suits a write; `b""`: it has ended. Only if `wants_data`.
+
+        Of a stream whose length was told, give just so much; its end need not be told.
+        """
+        feed = self._feed
+        assert feed is not None and self._sent == self._size
+        framed = (self._h11.send(h11.Data(data=cast(bytes, data))) or b"") if data else b""
+        chunked = feed.left is None
+        feed.take(len(framed) - len(data), data)
+        self._first = framed + _LAST_CHUNK if chunked and feed.ended else framed
+        feed.begun = self._size
+        self._size += len(self._first)
 
     def piece(self, limit: int = PIECE_BYTES) -> memoryview | Span | None:
         """What to write next, at most `limit` bytes; None: nothing any more.
@@ -171,7 +211,12 @@ class Exchange:
         if not self.wants_write:
             return None
         piece: memoryview | Span
-        if self._sent < len(self._first):
+        if self._feed is not None:
+            if self.wants_data:
+                return None
+            at = self._sent - self._feed.begun
+            piece = memoryview(self._first)[at : at + limit]
+        elif self._sent < len(self._first):
             piece = memoryview(self._first)[self._sent : self._sent + limit]
         else:
             assert isinstance(self._send.body, BlobSlice)
@@ -188,11 +233,11 @@ class Exchange:
         self._offered = self._sent
         if self.outcome is not None:
             return
-        if self._body_sent > before:
+        if self._feed is None and self._body_sent > before:
             # h11 only counts the body: any object with a length passes through it.
             passed = cast(bytes, Span(0, self._body_sent - before, last=False))
             self._h11.send_with_data_passthrough(h11.Data(data=passed))
-        if count and self._sent == self._size:
+        if count and self._sent == self._size and (self._feed is None or self._feed.ended):
             self._h11.send(h11.EndOfMessage())
         self._settle()
 
@@ -249,6 +294,8 @@ class Exchange:
         """How much of the request was handed to the connection."""
         if self._offered == 0:
             return Written.NONE
+        if self._feed is not None and not self._feed.ended:
+            return Written.SOME
         return Written.ALL if self._offered == self._size else Written.SOME
 
     @property
@@ -256,24 +303,48 @@ class Exchange:
         """What the exchange is doing; receiving wins over sending."""
         if self._receiving:
             return Phase.RECEIVING
+        if self.wants_data and self._offered:
+            return Phase.READING
         return Phase.SENDING if self.wants_write else Phase.WAITING
 
     def report(self, now: float) -> Progress | None:
-        """The `Progress` that is due at `now`: a new phase, or movement 0.1 s or more after the last one."""
+        """The `Progress` that is due at `now`: a new phase, or movement 0.1 s or more after the last one.
+
+        That a stream's source has nothing counts as movement: many times a second it means nothing. So look again
+        `PROGRESS_INTERVAL_S` after the source ran dry.
+        """
         if self.outcome is not None:
             return None
         phase, moved = self.phase, self._sent + self._received
         if self._reported is not None:
             last_phase, last_moved, last = self._reported
-            if phase is last_phase and (moved == last_moved or now - last < PROGRESS_INTERVAL_S):
+            if phase is last_phase and moved == last_moved:
+                return None
+            soon = phase is last_phase or phase is Phase.READING
+            if soon and now - last < PROGRESS_INTERVAL_S:
                 return None
         self._reported = (phase, moved, now)
         count = len(self._body) if phase is Phase.RECEIVING else self._body_sent
         return Progress(id=self._send.id, phase=phase, bytes=count)
 
     @property
+    def stream_sent(self) -> int:
+        """The offset in the stream after the last byte that may have been given to the connection."""
+        assert self._feed is not None
+        return self._feed.reached(self._offered)
+
+    @property
     def _body_sent(self) -> int:
+        if self._feed is not None:
+            return self._feed.reached(self._sent) - self._feed.first
         return max(0, self._sent - self._head_size)
+
+    @property
+    def _rest(self) -> float:
+        """How much is not written yet."""
+        if self._feed is not None and not self._feed.ended:
+            return math.inf
+        return self._size - self._offered
 
     def _where(self) -> str:
         if self._head is not None:
@@ -301,7 +372,7 @@ class Exchange:
                     self._receiving = False
                 case h11.Response():
                     self._head = event
-                    if self._size - self._offered > EARLY_REST_MAX_BYTES:
+                    if self._rest > EARLY_REST_MAX_BYTES:
                         self._writing = False
                 case h11.Data():
                     room = self._send.max_body_bytes - len(self._body)
@@ -333,14 +404,60 @@ class Exchange:
             self.outcome = self._answer
 
 
-def _request(send: Send) -> h11.Request:
+@attrs.define
+class _Feed:
+    """What was fed of a stream. `_first` of its exchange holds the newest piece as it is on the wire."""
+
+    first: int
+    """Where in the stream the body begins."""
+    left: int | None
+    """How many bytes are to come, if that is known."""
+    ended: bool = False
+    begun: int = 0
+    """Where the newest piece begins, in bytes of the request."""
+    _frame: int = 0
+    """Bytes of the newest piece that are not the stream's and stand before it (with two more behind)."""
+    _size: int = 0
+    _fed: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.ended = self.left == 0
+
+    def take(self, frame: int, data: bytes | memoryview) -> None:
+        """Note a piece."""
+        self._fed += len(data)
+        self._size = len(data)
+        self._frame = max(0, frame - 2)
+        if self.left is not None:
+            self.left -= len(data)
+            assert self.left >= 0 and (data or not self.left)
+        self.ended = self.left == 0 or not data
+
+    def reached(self, offset: int) -> int:
+        """The offset in the stream that is reached at this offset in the request."""
+        inside = min(max(offset - self.begun - self._frame, 0), self._size)
+        return self.first + self._fed - self._size + inside
+
+
+def _framing(send: Send, stream_bytes: int | None) -> list[tuple[str, str]]:
+    """The headers that say how long the body is."""
+    body = send.body
+    if not isinstance(body, Stream):
+        size = body_size(body)
+        return [("Content-Length", str(size))] if size or send.method in _ALWAYS_WITH_LENGTH else []
+    if stream_bytes is None:
+        return [("Transfer-Encoding", "chunked")]
+    length = [("Content-Length", str(stream_bytes))]
+    if not stream_bytes:
+        return length
+    return [*length, ("Content-Range", f"{body.offset}-{body.offset + stream_bytes - 1}")]
+
+
+def _request(send: Send, stream_bytes: int | None) -> h11.Request:
     rest = send.url.partition("://")[2].partition("#")[0]
     authority = _AUTHORITY_END.split(rest, 1)[0]
     target = rest[len(authority) :]
-    headers = [("Host", authority), *send.headers]
-    size = body_size(send.body)
-    if size or send.method in _ALWAYS_WITH_LENGTH:
-        headers.append(("Content-Length", str(size)))
+    headers = [("Host", authority), *send.headers, *_framing(send, stream_bytes)]
     if not any(name.lower() == "user-agent" for name, _ in send.headers):
         headers.append(("User-Agent", _USER_AGENT))
     return h11.Request(method=send.method, target=target if target[:1] == "/" else f"/{target}", headers=headers)

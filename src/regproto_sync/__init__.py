@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from regproto_sync._content import FileContent as FileContent
     from regproto_sync._content import SliceContent as SliceContent
     from regproto_sync._docker_archive import DockerImage as DockerImage
+    from regproto_sync._draft import Draft as Draft
     from regproto_sync._driver import Driver as Driver
     from regproto_sync._driver import run_session as run_session
     from regproto_sync._entries import push_artifact as push_artifact
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from regproto_sync._source import open_source as open_source
     from regproto_sync._source import plan_source as plan_source
     from regproto_sync._state import Keeper as Keeper
+    from regproto_sync._stream import StreamContent as StreamContent
 
 _HOMES = {
     "Artifact": "_artifact",
@@ -60,6 +62,7 @@ _HOMES = {
     "ContentChanged": "_content",
     "ContentSource": "_content",
     "DockerImage": "_docker_archive",
+    "Draft": "_draft",
     "Driver": "_driver",
     "FileContent": "_content",
     "ImageSource": "_image",
@@ -71,6 +74,7 @@ _HOMES = {
     "Server": "_serve",
     "SliceContent": "_content",
     "SourceNotFound": "_notation",
+    "StreamContent": "_stream",
     "artifact": "_artifact",
     "attach": "_attach",
     "blob_of": "_plans",

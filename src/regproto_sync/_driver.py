@@ -20,12 +20,15 @@ import attrs
 from regproto._errors import LocalProtocolError
 from regproto._messages import (
     Abort,
+    Content,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
+    NeedContent,
     NeedCredentials,
+    NoContent,
     NoCredentials,
     Notice,
     Output,
@@ -36,6 +39,7 @@ from regproto._messages import (
     Wait,
     Written,
 )
+from regproto_sync._draft import make
 from regproto_sync._exchange import ExchangeJob, Means
 from regproto_sync._state import Keeper
 from regproto_sync._threads import Crash, Workers
@@ -189,6 +193,23 @@ class _KeychainJob:
             return NoCredentials(id=self.id, error=reason(error))
 
 
+@attrs.frozen
+class _DraftJob:
+    """The making of a manifest. It is never waited for."""
+
+    need: NeedContent
+    tell: Callable[[Input | Crash], None]
+
+    is_stuck = True
+
+    @property
+    def id(self) -> int:
+        return self.need.id
+
+    def work(self, waiter: Waiter) -> Content | NoContent:
+        return make(self.need)
+
+
 class _Loop:
     """One `run`: the only thread that touches the session."""
 
@@ -257,6 +278,9 @@ class _Loop:
                 case Save(data=data):
                     if self._keeper is not None:
                         self._keeper.save(data)
+                case NeedContent() as draft:
+                    self._lookups += 1
+                    self._workers.start(_DraftJob(draft, self.tell))
                 case Notice() as notice:
                     if self._on_notice is not None:
                         self._on_notice(notice)
@@ -301,7 +325,7 @@ class _Loop:
                 raise error
             case Response() | Failed():
                 del self._exchanges[what.id]
-            case Credentials() | NoCredentials():
+            case Credentials() | NoCredentials() | Content() | NoContent():
                 self._lookups -= 1
         self._session.receive(self._clock(), what)
 

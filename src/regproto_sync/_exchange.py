@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import ssl
 import threading
 from collections.abc import Callable
-from typing import BinaryIO, Final, Self, TypeVar
 
 import attrs
 
 from regproto import http1
 from regproto._errors import RemoteProtocolError
 from regproto._messages import (
-    BlobSlice,
-    Body,
     Failed,
     FailureKind,
     Input,
@@ -22,9 +18,11 @@ from regproto._messages import (
     Progress,
     Response,
     Send,
+    Stream,
     Written,
 )
-from regproto_sync._content import Content
+from regproto_sync._body import BodyReader, ContentFailed, attached, of_content
+from regproto_sync._stream import StreamReader
 from regproto_sync._threads import Crash
 from regproto_sync._transport import (
     READ,
@@ -40,9 +38,6 @@ from regproto_sync._transport import (
     resolve,
 )
 
-READ_AHEAD_BYTES: Final = 256 * 1024
-"""Read from a file at once where it can't be sent as it is: sixteen TLS records, little beside socket buffers."""
-
 
 @attrs.frozen
 class Means:
@@ -51,14 +46,6 @@ class Means:
     pool: Pool
     tls: Callable[[], ssl.SSLContext]
     clock: Callable[[], float]
-
-
-A = TypeVar("A")
-R = TypeVar("R")
-
-
-class ContentFailed(Exception):
-    """The content can't be read, is short, or has changed."""
 
 
 class ExchangeJob:
@@ -111,9 +98,11 @@ class ExchangeJob:
             waiter.check()
             if self._is_late():
                 return self._failed(FailureKind.NOT_SENT, "too late")
+            if isinstance(self._send.body, Stream):
+                return self._perform_stream(self._send.body, waiter)
             wire = self._connection(waiter)
             try:
-                with _BodyReader(self._send.body) as body:
+                with BodyReader(self._send.body) as body:
                     if self._is_late():
                         return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
                     return self._exchange(wire, body, waiter)
@@ -125,6 +114,62 @@ class ExchangeJob:
             return self._failed(error.kind, error.detail)
         except ContentFailed as error:
             return self._failed(FailureKind.CONTENT, str(error))
+
+    def _perform_stream(self, body: Stream, waiter: Waiter) -> Response | Failed:
+        with attached(body, waiter.nudge) as reader:
+            size = None
+            if body.limit_bytes is not None:
+                self.tell(Progress(id=self.id, phase=Phase.READING))
+                while (size := of_content(StreamReader.limited_size, reader)) is None:
+                    waiter.wait({})
+            wire = self._connection(waiter)
+            try:
+                if self._is_late():
+                    return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+                exchange = wire.http.start(self._send, size)
+                self._send_stream(wire, exchange, reader, waiter)
+            finally:
+                self._means.pool.give(wire)
+            assert exchange.outcome is not None
+            return attrs.evolve(exchange.outcome, stream=reader.told(exchange.stream_sent))
+
+    def _send_stream(self, wire: Wire, exchange: http1.Exchange, reader: StreamReader, waiter: Waiter) -> None:
+        """Writes what there is of the stream, and reads, until there is an outcome."""
+        ready, dry = WRITE, False
+        try:
+            while exchange.outcome is None:
+                if ready & READ:
+                    _read(wire, exchange)
+                starved = False
+                if exchange.wants_data:
+                    data = of_content(StreamReader.take, reader)
+                    starved = data is None
+                    if data is not None:
+                        exchange.feed(data)
+                        ready |= WRITE
+                if ready & WRITE and not starved:
+                    _write(wire, exchange)
+                if (progress := exchange.report(self._means.clock())) is not None:
+                    self.tell(progress)
+                if exchange.outcome is None:
+                    # That the source is dry is reported a little later, once; then there is nothing to look after.
+                    reported = starved and dry
+                    ready = self._wait_for_stream(wire, exchange, waiter, starved, reported)
+                dry = starved
+        except Aborted:
+            exchange.fail(FailureKind.ABORTED, "aborted")
+        except ContentFailed as error:
+            exchange.fail(FailureKind.CONTENT, str(error))
+
+    @staticmethod
+    def _wait_for_stream(wire: Wire, exchange: http1.Exchange, waiter: Waiter, starved: bool, reported: bool) -> int:
+        """What is ready now; the waiter is nudged when a source that was dry no longer is."""
+        wanted = READ if exchange.wants_read else 0
+        if starved:
+            return wire.wait_once(waiter, wanted, None if reported else http1.PROGRESS_INTERVAL_S)
+        if exchange.wants_data:
+            return wire.wait_once(waiter, wanted, 0.0)
+        return wire.wait_once(waiter, wanted | (WRITE if exchange.wants_write else 0))
 
     def _is_late(self) -> bool:
         return self._send.not_after is not None and self._means.clock() > self._send.not_after
@@ -151,7 +196,7 @@ class ExchangeJob:
                 self._resolving = False
         return connect(origin, addresses, waiter, self._means.tls)
 
-    def _exchange(self, wire: Wire, body: _BodyReader, waiter: Waiter) -> Response | Failed:
+    def _exchange(self, wire: Wire, body: BodyReader, waiter: Waiter) -> Response | Failed:
         """Writes and reads as either is possible, until there is an outcome."""
         exchange = wire.http.start(self._send)
         ready = WRITE
@@ -182,12 +227,13 @@ def _read(wire: Wire, exchange: http1.Exchange) -> None:
             exchange.receive(data)
 
 
-def _write(wire: Wire, exchange: http1.Exchange, body: _BodyReader) -> None:
+def _write(wire: Wire, exchange: http1.Exchange, body: BodyReader | None = None) -> None:
     piece = exchange.piece()
     if piece is None:
         return
     try:
         if isinstance(piece, http1.Span):
+            assert body is not None
             count = body.write(wire, piece)
             exchange.sent(count)
             if piece.last and count == piece.size:
@@ -200,77 +246,3 @@ def _write(wire: Wire, exchange: http1.Exchange, body: _BodyReader) -> None:
     except OSError as error:
         exchange.sent(0)
         exchange.write_failed(reason(error))
-
-
-class _BodyReader:
-    """Puts a `BlobSlice`'s bytes on the wire, straight from the file where that is possible; no other body needs it.
-
-    Every failure of the content's is a `ContentFailed`, every `OSError` the connection's.
-    """
-
-    def __init__(self, body: Body) -> None:
-        self._slice = body if isinstance(body, BlobSlice) else None
-        self._ahead = memoryview(b"")
-
-    def __enter__(self) -> Self:
-        if self._slice is not None:
-            source = self._slice.source
-            if not isinstance(source, Content):
-                raise ContentFailed(f"there is no content at hand for {self._slice.digest}")
-            self._content = source
-            self._stream: BinaryIO = _of_content(source.open, self._slice.offset)
-            self._file = self._stream if isinstance(self._stream, io.FileIO) else None
-            self._position = self._file.tell() if self._file else 0
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._slice is not None:
-            self._stream.close()
-
-    def check(self) -> None:
-        """Raises `ContentFailed` if the content is no longer what it was."""
-        _of_content(self._content.check, self._stream)
-
-    def write(self, wire: Wire, span: http1.Span) -> int:
-        """Writes from the span's beginning; the number of bytes that were taken."""
-        if self._file is not None and wire.can_sendfile:
-            return self._send_file(wire, self._file, span)
-        if not self._ahead:
-            self._ahead = memoryview(_of_content(self._stream.read, min(span.size, READ_AHEAD_BYTES)) or b"")
-            self._refuse_end(len(self._ahead), span)
-        if span.last and len(self._ahead) == span.size:
-            self.check()
-        count = wire.send(self._ahead)
-        self._ahead = self._ahead[count:]
-        return count
-
-    def _send_file(self, wire: Wire, file: io.FileIO, span: http1.Span) -> int:
-        if span.last:
-            self.check()
-        try:
-            count = wire.sendfile(file.fileno(), self._position, span.size)
-        except (ConnectionError, TimeoutError):
-            raise
-        except OSError:
-            # A file system that can't do this, or the content's failure: reading will tell.
-            file.seek(self._position)
-            self._file = None
-            return 0
-        if count is None:
-            return 0
-        self._refuse_end(count, span)
-        self._position += count
-        return count
-
-    def _refuse_end(self, count: int, span: http1.Span) -> None:
-        if count == 0:
-            assert self._slice is not None
-            raise ContentFailed(f"the content of {self._slice.digest} ends at or before byte {span.offset}")
-
-
-def _of_content(call: Callable[[A], R], argument: A) -> R:
-    """What a content's method returns, its failures told apart from the connection's."""
-    try:
-        return call(argument)
-    except Exception as error:
-        raise ContentFailed(reason(error)) from error

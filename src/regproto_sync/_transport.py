@@ -61,16 +61,23 @@ class Waiter:
     def reset(self) -> None:
         """Ready for something new: forgets an earlier `stop`."""
         self._stopped = False
-        try:
-            os.read(self._wake_read, 64)
-        except BlockingIOError:
-            pass
+        self._drain()
 
     def stop(self) -> None:
         """Ends the present wait and every further one. Called from any thread."""
         self._stopped = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Ends the present wait, or the next, as if its time had passed. Called from any thread."""
         try:
             os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            pass  # it is full, which wakes as well
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
         except BlockingIOError:
             pass
 
@@ -88,7 +95,9 @@ class Waiter:
             poller.register(descriptor, events)
         ready = dict(poller.poll(None if timeout_s is None else timeout_s * 1000))
         self.check()
-        ready.pop(self._wake_read, None)
+        if ready.pop(self._wake_read, None) is not None:
+            self._drain()
+            self.check()
         return ready
 
     def close(self) -> None:
@@ -113,14 +122,19 @@ class Wire:
 
     def wait(self, waiter: Waiter, events: int) -> int:
         """The events that are ready, errors and hang-ups showing as all that was asked for. Raises `Aborted`."""
+        ready = 0
+        while not ready:
+            ready = self.wait_once(waiter, events)
+        return ready
+
+    def wait_once(self, waiter: Waiter, events: int, timeout_s: float | None = None) -> int:
+        """Like `wait`, but 0 after `timeout_s`, or when the waiter was nudged."""
         if self._tls is not None and events & READ and self._tls.pending():
             waiter.check()
             return READ
         descriptor = self._socket.fileno()
-        ready = 0
-        while not ready:
-            ready = waiter.wait({descriptor: events}).get(descriptor, 0)
-        return ready & events or events
+        ready = waiter.wait({descriptor: events}, timeout_s).get(descriptor, 0)
+        return (ready & events or events) if ready else 0
 
     def receive(self) -> bytes | None:
         """What has come; `b""`: closed in good order; None: nothing yet. Raises `OSError`."""

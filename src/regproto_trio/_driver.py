@@ -17,10 +17,13 @@ import trio
 
 from regproto._messages import (
     Abort,
+    Content,
     Credentials,
     Finished,
     Input,
+    NeedContent,
     NeedCredentials,
+    NoContent,
     NoCredentials,
     Notice,
     Output,
@@ -31,6 +34,7 @@ from regproto._messages import (
     Wait,
 )
 from regproto._plan import Push
+from regproto_sync._draft import make
 from regproto_sync._state import Keeper
 from regproto_trio._exchange import ExchangeTask, Means
 from regproto_trio._transport import Pool, reason
@@ -249,6 +253,8 @@ class Driver:
                     nursery.start_soon(self._look_up, need, name=f"regproto keychain {need.registry}")
                 case Save(data=data):
                     await self._keep(data)
+                case NeedContent() as draft:
+                    nursery.start_soon(self._make, draft, name="regproto draft")
                 case Notice() as notice:
                     self._show(notice)
                     # There may be thousands in a row, and others want to run.
@@ -317,6 +323,13 @@ class Driver:
             answer = await trio.to_thread.run_sync(self._keychain, need, abandon_on_cancel=True, limiter=self._threads)
         except Exception as error:
             answer = NoCredentials(id=need.id, error=reason(error))
+        finally:
+            self._tell(answer)
+
+    async def _make(self, need: NeedContent) -> None:
+        answer: Content | NoContent = NoContent(id=need.id, error="the driver was closed")
+        try:
+            answer = await trio.to_thread.run_sync(make, need, abandon_on_cancel=True, limiter=self._threads)
         finally:
             self._tell(answer)
 

@@ -10,8 +10,10 @@ import trio
 
 from regproto import http1
 from regproto._errors import RemoteProtocolError
-from regproto._messages import BlobSlice, Failed, FailureKind, Phase, Progress, Response, Send, Written
+from regproto._messages import BlobSlice, Failed, FailureKind, Phase, Progress, Response, Send, Stream, Written
+from regproto_sync._body import ContentFailed, attached, of_content
 from regproto_sync._content import Content
+from regproto_sync._stream import StreamReader
 from regproto_trio._transport import CONNECTION_ERRORS, ConnectFailed, Pool, TlsContext, Wire, connect, reason
 
 READ_BYTES: Final = 256 * 1024
@@ -28,10 +30,6 @@ class Means:
     threads: trio.CapacityLimiter
 
 
-class ContentFailed(Exception):
-    """The content can't be read, is short, or has changed."""
-
-
 class ExchangeTask:
     """One `Send` on its way to its one answer."""
 
@@ -41,6 +39,8 @@ class ExchangeTask:
         self._tell = tell
         self._scope = trio.CancelScope()
         self._http: http1.Exchange | None = None
+        self._reader: StreamReader | None = None
+        self._more = trio.Event()
 
     @property
     def name(self) -> str:
@@ -68,12 +68,16 @@ class ExchangeTask:
             return self._failed(FailureKind.ABORTED, "aborted")
         self._http.fail(FailureKind.ABORTED, "aborted")  # unless it has an outcome
         assert self._http.outcome is not None
+        if self._reader is not None:
+            return attrs.evolve(self._http.outcome, stream=self._reader.told(self._http.stream_sent))
         return self._http.outcome
 
     async def _try(self) -> Failed | None:
         """What keeps the exchange from beginning; None: it began, and knows how it ended."""
         if self._is_late():
             return self._failed(FailureKind.NOT_SENT, "too late")
+        if isinstance(self._send.body, Stream):
+            return await self._try_stream(self._send.body)
         wire = await self._connection()
         body = _BodyReader(self._send.body, self._means.threads) if isinstance(self._send.body, BlobSlice) else None
         try:
@@ -89,6 +93,47 @@ class ExchangeTask:
             if body is not None:
                 body.close()
             self._means.pool.give(wire)
+
+    async def _try_stream(self, body: Stream) -> Failed | None:
+        """The same for a stream, which is read in a thread of its own."""
+        token = trio.lowlevel.current_trio_token()
+        with attached(body, lambda: token.run_sync_soon(self._more_came)) as reader:
+            self._reader = reader
+            size = None
+            if body.limit_bytes is not None:
+                self._tell(Progress(id=self._send.id, phase=Phase.READING))
+                while (size := of_content(StreamReader.limited_size, reader)) is None:
+                    await self._wait_for_more()
+            wire = await self._connection()
+            try:
+                if self._is_late():
+                    return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+                self._http = wire.http.start(self._send, size)
+                await self._exchange(wire, self._http, None)
+                return None
+            finally:
+                self._means.pool.give(wire)
+
+    def _more_came(self) -> None:
+        self._more.set()
+
+    async def _wait_for_more(self) -> None:
+        await self._more.wait()
+        self._more = trio.Event()
+
+    async def _feed(self, exchange: http1.Exchange) -> None:
+        """Gives the exchange what the stream's source has; waits for it, or until nothing is wanted any more."""
+        assert self._reader is not None
+        while exchange.wants_data:
+            data = of_content(StreamReader.take, self._reader)
+            if data is not None:
+                exchange.feed(data)
+                return
+            with trio.move_on_after(http1.PROGRESS_INTERVAL_S):
+                await self._wait_for_more()
+                continue
+            self._report(exchange)
+            await self._wait_for_more()
 
     def _is_late(self) -> bool:
         return self._send.not_after is not None and self._means.clock() > self._send.not_after
@@ -124,6 +169,7 @@ class ExchangeTask:
                 exchange.receive(bytes(data))
             if not exchange.wants_write:
                 wire.stop_writing()
+                self._more_came()  # so that nobody waits for a source in vain
             self._report(exchange)
 
     async def _write(
@@ -133,6 +179,8 @@ class ExchangeTask:
             while exchange.wants_write:
                 if body is not None and not body.ahead:
                     await body.read_on()
+                if exchange.wants_data:
+                    await self._feed(exchange)
                 piece = exchange.piece()
                 if isinstance(piece, http1.Span):
                     assert body is not None

@@ -25,23 +25,25 @@ from regproto._messages import (
     FailureKind,
     Finished,
     Input,
+    NeedContent,
     NeedCredentials,
     NoCredentials,
     PushOutcome,
+    PushResult,
     Response,
     Save,
     Send,
+    Stream,
     Wait,
     Written,
-    body_size,
 )
 from regproto._plan import Push
 from regproto._session import Session
 from regproto._url import origin_of
+from regproto.testing._bodies import content_of, request_of, told_of
 from regproto.testing._fork import Forker, fingerprint
 from regproto.testing._options import Fault, FaultKind, When
 from regproto.testing._registry import FakeRegistry
-from regproto.testing._registry_wire import Request
 
 BASE: Final = "http://registry.localhost"
 FOREVER_S: Final = 1e9
@@ -67,23 +69,14 @@ class Answer:
     """Counted against the number of faults on one path."""
 
 
-def bytes_of(send: Send) -> bytes:
-    """A request's body."""
-    body = send.body
-    if isinstance(body, BlobSlice):
-        assert isinstance(body.source, bytes), "an explored plan has bytes as sources"
-        body = body.source[body.offset : body.offset + body.size]
-    return body
-
-
 def _handled(send: Send, registry: FakeRegistry) -> Response:
-    reply = registry.handle(Request.to(send.method, send.url, send.headers, bytes_of(send)))
-    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
+    reply = registry.handle(request_of(send))
+    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content, stream=told_of(send))
 
 
 def status(code: int, *headers: tuple[str, str], body: bytes = b"") -> Callable[[Send, FakeRegistry], Response]:
     """An answer made up on the way, before the registry saw the request."""
-    return lambda send, registry: Response(id=send.id, status=code, headers=headers, body=body)
+    return lambda send, registry: Response(id=send.id, status=code, headers=headers, body=body, stream=told_of(send))
 
 
 def fails(
@@ -94,7 +87,10 @@ def fails(
     def give(send: Send, registry: FakeRegistry) -> Failed:
         if done:
             _handled(send, registry)
-        return Failed(id=send.id, kind=kind, written=written, reused=reused)
+        # What was not written whole was written to its last byte but one.
+        size = len(content_of(send))
+        told = told_of(send, {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written])
+        return Failed(id=send.id, kind=kind, written=written, reused=reused, stream=told)
 
     return give
 
@@ -154,7 +150,7 @@ ANSWERS: Final = {
         Answer(
             name="unreadable",
             give=fails(FailureKind.CONTENT, Written.SOME),
-            applies=lambda s: isinstance(s.body, BlobSlice),
+            applies=lambda s: isinstance(s.body, (BlobSlice, Stream)),
         ),
         Answer(name="not the protocol", give=status(202), applies=_opens),
         Answer(name="416 with a range", give=status(416, ("Range", "0-1")), applies=_to_registry),
@@ -177,9 +173,8 @@ def _left(send: Send, registry: FakeRegistry, how: str) -> None:
     if how == "done":
         _handled(send, registry)
     elif how == "half done":
-        size = body_size(send.body)
-        cut = Fault(kind=FaultKind.DROP, when=When.IN_BODY, after_bytes=size // 2)
-        registry.handle(Request.to(send.method, send.url, send.headers, bytes_of(send)), fault=cut)
+        cut = Fault(kind=FaultKind.DROP, when=When.IN_BODY, after_bytes=len(content_of(send)) // 2)
+        registry.handle(request_of(send), fault=cut)
 
 
 def _ways(send: Send) -> tuple[str, ...]:
@@ -414,6 +409,9 @@ class Explorer:
                     saved = data
                     if SECRET.encode() in data:
                         raise Violation("a secret is to be kept" + _told(before))
+                case NeedContent(draft=draft) as need:
+                    assert callable(draft), "an explored draft is a function"
+                    session.receive(now, draft(need))
                 case Finished() as end:
                     self._check_finished(end, registry, sends, faults, before)
                     if end.result.outcome is PushOutcome.PUSHED and len(self.pushes) == 1 and saved:
@@ -422,6 +420,10 @@ class Explorer:
                     break
         self._edges.update(session.take_journal())
         done = not session._pushes.under_way and not sends
+        repositories = {push.repository for push in self.pushes}
+        left = [session for name in repositories for session in registry.sessions(name) if not session.lost]
+        if done and not faults and len(left) > self.left_open + (before.orphans if before is not None else 0):
+            raise Violation("an upload session was left open" + _told(before))
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
         dumped = self._forker.dump(session)
@@ -442,16 +444,9 @@ class Explorer:
             raise Violation("more exchanges in flight than allowed" + _told(before))
         if _to_token_server(send) and any(other.url == send.url for other in sends.values()):
             raise Violation("two requests for the same token in flight" + _told(before))
-        if isinstance(send.body, BlobSlice):
-            same = (
-                other
-                for other in sends.values()
-                if isinstance(other.body, BlobSlice)
-                and other.body.digest == send.body.digest
-                and other.id not in aborted
-            )
-            if next(same, None) is not None:
-                raise Violation(f"{send.body.digest} is being sent twice" + _told(before))
+        name = _content_name(send)
+        if name and any(_content_name(other) == name for other in sends.values() if other.id not in aborted):
+            raise Violation(f"{name} is being sent twice" + _told(before))
 
     def _check_handled(self, send: Send, event: Response | Failed, state: _State) -> None:
         if _manifest_put(send) and isinstance(event, Response) and b"MANIFEST_BLOB_UNKNOWN" in event.body:
@@ -469,12 +464,9 @@ class Explorer:
         if not faults and (result.outcome is PushOutcome.PUSHED) is self.doomed:
             raise Violation(f"{result.outcome.value} without a fault: {result.error}" + _told(before))
         if result.outcome is PushOutcome.PUSHED:
-            missing = _missing(push, registry)
+            missing = _missing(push, result, registry)
             if missing:
                 raise Violation(f"told to be pushed, but {missing} is not there" + _told(before))
-        left = [session for session in registry.sessions(push.repository) if not session.lost]
-        if not faults and len(left) > self.left_open + (before.orphans if before is not None else 0):
-            raise Violation("an upload session was left open" + _told(before))
 
     def _check_all_end(
         self, states: Iterable[_State], ends: Iterable[_State], leads_to: dict[int, list[_State]]
@@ -492,7 +484,18 @@ class Explorer:
                 raise Violation("no way to an end" + _told(state))
 
 
-def _missing(push: Push, registry: FakeRegistry) -> str:
+def _content_name(send: Send) -> str:
+    """The digest or key of the content in a request's body; "" if it has none."""
+    match send.body:
+        case BlobSlice(digest=digest):
+            return digest
+        case Stream(key=key):
+            return f"stream {key}"
+        case _:
+            return ""
+
+
+def _missing(push: Push, result: PushResult, registry: FakeRegistry) -> str:
     """The first thing of a plan that the registry does not have; "" if all is there."""
     blobs, manifests = registry.blobs(push.repository), registry.manifests(push.repository)
     for blob in push.blobs:
@@ -501,8 +504,14 @@ def _missing(push: Push, registry: FakeRegistry) -> str:
     for manifest in push.manifests:
         if manifest.descriptor.digest not in manifests:
             return str(manifest.descriptor.digest)
+    there = {s.key for s in result.streamed if s.descriptor.digest in blobs}
+    for stream in push.streams:
+        if stream.key not in there:
+            return f"stream {stream.key}"
+    if push.draft is not None and result.digest not in manifests:
+        return "what was made of the streams"
     tags = registry.tags(push.repository)
-    return next((tag for tag in push.tags if tags.get(tag) != push.root), "") or _unlisted(push, registry)
+    return next((tag for tag in push.tags if tags.get(tag) != result.digest), "") or _unlisted(push, registry)
 
 
 def _unlisted(push: Push, registry: FakeRegistry) -> str:

@@ -20,20 +20,21 @@ from regproto._config import Config
 from regproto._lookup import LookupMachine
 from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
-from regproto._plan import Blob, Manifest, Push
+from regproto._plan import Blob, Manifest, Push, StreamBlob
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import Listing
 from regproto._resume import Checkpoint
 from regproto._session import Session
+from regproto._stream import StreamMachine, StreamUpload
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
 
-_SHARED: Final = (Config, Push, Blob, Manifest)
+_SHARED: Final = (Config, Push, Blob, Manifest, StreamBlob)
 """Immutable, and most of a session's bytes."""
 
 _FORGOTTEN: Final = frozenset(
     {"lane", "node", "ends_for", "base", "repository", "exchange", "due", "delay_s", "error", "asked_at", "header"}
-    | {"begun_at", "answered_at", "read_at"}
+    | {"work", "begun_at", "answered_at", "read_at"}
 )
 """Fields of machines that no later transition depends on, or that other parts of the fingerprint cover."""
 
@@ -92,7 +93,13 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         )
         for key, node in sorted(graph.nodes.items(), key=lambda item: item[0][:3])
     )
-    pushes = tuple((p.id, p.goals, p.ending, p.outcome, type(p.error).__name__) for p in under_way.values())
+    pushes = tuple(
+        (
+            *(p.id, p.goals, p.ending, p.outcome, type(p.error).__name__),
+            tuple(_machine(stream, normal) for stream in p.streams.values()),
+        )
+        for p in under_way.values()
+    )
     lists = tuple(
         (key, tuple(work.id for work in at_work.works), _machine(at_work.machine, normal))
         for key, at_work in sorted(graph.lists.lists.items())
@@ -144,6 +151,8 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         len(wire.keychain),
         wire.knowledge.single_post,
         wire.knowledge.tag_params,
+        wire.knowledge.chunked,
+        len(session._drafts.asked),
         wire.auth.scheme,
         tuple(sorted(graph.known)),
         len(session._pushes.ended),
@@ -170,6 +179,8 @@ def _lanes(lanes: Any) -> Hashable:
 
 
 def _name(machine: Machine) -> Hashable:
+    if isinstance(machine, (StreamMachine, StreamUpload)):
+        return machine.NAME, machine.repository, machine.stream.key, machine.state
     digest = getattr(machine, "digest", "")
     return machine.NAME, machine.repository, digest, getattr(machine, "tag", ""), machine.state
 
@@ -208,5 +219,8 @@ def _value(machine: Machine, name: str, normal: Callable[[str], str]) -> Hashabl
 
 _FIELDS: Final[dict[type[Machine], tuple[str, ...]]] = {
     kind: tuple(f.name for f in attrs.fields(kind) if f.name not in _FORGOTTEN)
-    for kind in (BlobMachine, LookupMachine, ManifestMachine, ReferrersMachine, TokenMachine, UploadMachine)
+    for kind in (
+        *(BlobMachine, LookupMachine, ManifestMachine, ReferrersMachine, StreamMachine, StreamUpload),
+        *(TokenMachine, UploadMachine),
+    )
 }

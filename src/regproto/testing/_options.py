@@ -188,6 +188,8 @@ class RegistryOptions:
     """What can be refused by the request's head is answered before the body is read."""
     max_body_bytes: int = 0
     """Larger request bodies are refused with 413, as a proxy does; 0: no limit."""
+    length_required: bool = False
+    """A chunked request body is refused with 411, as some proxies do."""
     warnings: tuple[str, ...] = ()
     """Texts of the `Warning: 299` header on every answer."""
 

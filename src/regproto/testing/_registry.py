@@ -115,7 +115,9 @@ class FakeRegistry:
         """
         length = request.header("content-length")
         head = RequestHead(request.method, request.target, request.headers, request.scheme)
-        if length is None:
+        if request.header("transfer-encoding") is not None:
+            pass
+        elif length is None:
             head = attrs.evolve(head, headers=(*head.headers, ("Content-Length", str(len(request.body)))))
         elif length != str(len(request.body)):
             raise LocalProtocolError(f"Content-Length is {length}, the body has {len(request.body)} bytes")
@@ -151,6 +153,8 @@ class FakeRegistry:
                 raise refused(400, "UNSUPPORTED", "a signed URL takes no Authorization")
         elif handler not in (get_token, post_token):
             authorize(call, access)
+        if self.options.length_required and call.head.header("transfer-encoding") is not None:
+            raise refused(411, "SIZE_INVALID", "a body needs a Content-Length")
         limit, length = self.options.max_body_bytes, int(call.head.header("content-length") or 0)
         if limit and length > limit:
             raise Refused(too_large(limit))
