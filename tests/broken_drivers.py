@@ -34,7 +34,7 @@ from regproto._messages import (
     Written,
 )
 from regproto.testing import RunSession
-from regproto_sync import _driver, _exchange, run_session
+from regproto_sync import _body, _driver, run_session
 from regproto_sync._transport import Pool, Wire
 
 Make = Callable[[pytest.MonkeyPatch], RunSession]
@@ -455,7 +455,7 @@ BROKEN: dict[str, list[Broken]] = {
         Broken(kind(FailureKind.CLOSED), "byte 0 can't be read, but it says Failed"),
         Broken(hearing(Send, read_beforehand), "it raised OSError"),
     ],
-    "content changes": [Broken(patched((_exchange._BodyReader, "check", lambda *_: None)), "has changed, but")],
+    "content changes": [Broken(patched((_body.BodyReader, "check", lambda *_: None)), "has changed, but")],
     "early answer": [
         Broken(patched((http1.Exchange, "wants_read", property(writes_first))), "in vain for the answer to 1"),
     ],

@@ -139,7 +139,10 @@ def progress(bench: Bench) -> None:
         session = bench.run(*script, in_phase(1, Phase.RECEIVING), moved, tell(more), answered(1))
     responded(session.answers(1)[0], 200, b"x" * 9000)
     phases = list(dict.fromkeys(p.phase for p in session.progress(1)))
-    expect(phases == list(Phase), f"it told of {', '.join(p.value for p in phases)}")
+    expect(
+        phases == [phase for phase in Phase if phase is not Phase.READING],
+        f"it told of {', '.join(p.value for p in phases)}",
+    )
 
 
 @check("progress rate", "while bytes move, Progress comes at most ten times a second beside changes of phase")
