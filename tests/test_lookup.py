@@ -86,6 +86,15 @@ def test_a_head_that_says_too_little(answer: Say) -> None:
     assert made.run(asked(Resolve(reference="1.0"))).found == (IMAGE.manifest.descriptor,)
 
 
+@pytest.mark.parametrize("reference", ["1.0", str(IMAGE.digest)])
+def test_a_manifest_is_read_where_it_is_asked_for(reference: str) -> None:
+    made = play()
+    (found,) = made.run(asked(Resolve(reference=reference, content=True))).found
+    assert isinstance(found, Descriptor)
+    assert found == attrs.evolve(IMAGE.manifest.descriptor, data=IMAGE.manifest.content)
+    assert [send.method for send in made.sends] == ["GET"]
+
+
 @pytest.mark.parametrize("reference", ["2.0", "sha256:" + "0" * 64])
 def test_nothing_there(reference: str) -> None:
     result = play().run(asked(Resolve(reference=reference)))

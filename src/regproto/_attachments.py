@@ -58,6 +58,8 @@ class Resolve:
 
     reference: str
     """A tag or a digest."""
+    content: bool = False
+    """Read the manifest too: its bytes are the answer's `data`."""
 
 
 @attrs.frozen(kw_only=True)

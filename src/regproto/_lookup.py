@@ -126,7 +126,7 @@ class LookupMachine(Machine):
         if self.found is not None:
             return Outcome.SETTLED
         if isinstance(self.lookup, Resolve):
-            return Outcome.FETCH if self.looked else Outcome.LOOK
+            return Outcome.FETCH if self.looked or self.lookup.content else Outcome.LOOK
         if knowledge.referrers_api is False:
             self.by_tag, self.page_url = True, ""
         return Outcome.TAG if self.by_tag else Outcome.ASK
@@ -196,7 +196,9 @@ class LookupMachine(Machine):
             info = parse_manifest(response.body, media_type if "json" in media_type else "", "what came")
         except ContentError as error:
             return broken(self.describe(), "GET", url, str(error))
-        found = Descriptor(media_type=info.media_type, digest=digest, size=len(response.body))
+        assert isinstance(self.lookup, Resolve)
+        data = response.body if self.lookup.content else None
+        found = Descriptor(media_type=info.media_type, digest=digest, size=len(response.body), data=data)
         return Outcome.PRESENT, Facts(found=found)
 
     def _classify_page(self, response: Response, url: str) -> Verdict:

@@ -11,10 +11,22 @@ from pathlib import Path
 
 import attrs
 
-from regproto import Blob, ContentError, Descriptor, Digest, InvalidReference, Manifest, Push, Reference, registry_url
+from regproto import (
+    Blob,
+    ContentError,
+    Descriptor,
+    Digest,
+    InvalidReference,
+    Manifest,
+    MountSource,
+    Push,
+    PushResult,
+    Reference,
+    Resolve,
+    registry_url,
+)
 from regproto._content import check_media_type, parse_manifest
 from regproto._errors import printable
-from regproto._plan import MountSource
 from regproto_sync._artifact import UNKNOWN_ARTIFACT, artifact
 from regproto_sync._content import ContentSource
 from regproto_sync._files import FILE_TYPE, FOLDER_TYPE, file_blob, folder_blob
@@ -106,6 +118,53 @@ def plan_manifest(
     named = {named.digest for named in manifest.names()}
     push = Push(repository=target.repository, manifests=[manifest], root=digest, tags=names, absent=named)
     return Planned(registry_url=url, reference=target, push=push, source=None)
+
+
+@attrs.frozen(kw_only=True)
+class Tagging:
+    """Tags for something that is in a registry already: two plans, the second made of what the first found."""
+
+    registry_url: str
+    reference: Reference
+    tags: tuple[str, ...]
+
+    @property
+    def question(self) -> Push:
+        """Reads the manifest that the reference is on."""
+        name = self.reference.digest or self.reference.tag
+        return Push(repository=self.reference.repository, lookups=[Resolve(reference=name, content=True)])
+
+    def push(self, found: PushResult) -> Push:
+        """Puts the tags, given the question's answer. Raises the question's error."""
+        if found.error is not None:
+            raise found.error
+        (descriptor,) = found.found
+        assert isinstance(descriptor, Descriptor) and descriptor.data is not None
+        manifest = Manifest.of(descriptor.data, attrs.evolve(descriptor, data=None))
+        return Push(
+            repository=self.reference.repository,
+            manifests=[manifest],
+            root=descriptor.digest,
+            tags=self.tags,
+            absent=[named.digest for named in manifest.names()],
+        )
+
+
+def plan_tag(reference: str, tags: Sequence[str], *, plain_http: bool = False) -> Tagging:
+    """The plans that put further tags on what is in a registry already.
+
+    Args:
+        reference: `host/repository:tag` or `host/repository@digest`.
+        tags: to be put on it.
+        plain_http: see `push`.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed, or there is no tag.
+    """
+    target, url, _ = target_of(reference, tags, plain_http)
+    if not tags:
+        raise InvalidReference("there is no tag to be put")
+    return Tagging(registry_url=url, reference=target, tags=tuple(tags))
 
 
 def plan_artifact(
