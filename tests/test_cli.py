@@ -256,7 +256,7 @@ MISUSE: list[tuple[list[str], str]] = [
     (["pull"], "invalid choice: 'pull'"),
     (["push"], "SOURCE, REFERENCE"),
     (["push", "LAYOUT"], "REFERENCE"),
-    (["push", "LAYOUT", "HOST/app", "more"], "unrecognized arguments: more"),
+    (["push", "LAYOUT", "HOST/app", "--more"], "unrecognized arguments: --more"),
     (["push", "LAYOUT", "HOST/app", "--unknown"], "--unknown"),
     (["push", "LAYOUT", "HOST/app", "--js"], "--js"),
     (["push", "LAYOUT", "HOST/app", "--jobs", "0"], "'0' is not a number of requests"),

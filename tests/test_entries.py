@@ -13,7 +13,7 @@ import trio
 
 import regproto_sync
 import regproto_trio
-from archives import docker_save
+from archives import docker_save, layout_tar
 from images import (
     FOREIGN_LAYER,
     LayoutBuilder,
@@ -178,6 +178,42 @@ def test_media_type_that_is_told(calls: Calls, registry: FakeRegistry, host: str
     assert registry.tags("team/app") == {"1": Digest.of(content)}
 
 
+# --- tags -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tags", [["2"], ["2", "3", "4"]])
+def test_tags_for_what_is_there(
+    calls: Calls, registry: FakeRegistry, host: str, tmp_path: Path, tags: list[str]
+) -> None:
+    digest = root_digest(image_layout(tmp_path / "layout"))
+    calls.push(tmp_path / "layout", f"{host}/team/app:1")
+    registry.log.clear()
+    assert calls.tag(f"{host}/team/app:1", tags).digest == digest
+    assert registry.tags("team/app") == dict.fromkeys(["1", *tags], digest)
+    assert requests(registry, "GET") == ["/v2/team/app/manifests/1"]
+    assert len(requests(registry, "PUT")) == 1 and requests(registry, "POST") == []
+    assert calls.tag(f"{host}/team/app@{digest}", ["5"]).digest == digest
+    assert registry.tags("team/app")["5"] == digest
+    calls.tag(f"{host}/team/app:1", tags)
+    assert len(requests(registry, "PUT")) == 2, "what is on it already is not put again"
+
+
+def test_tags_for_an_index_and_what_can_not_be_tagged(
+    calls: Calls, registry: FakeRegistry, host: str, tmp_path: Path
+) -> None:
+    digest = root_digest(platforms_layout(tmp_path / "layout"))
+    calls.push(tmp_path / "layout", f"{host}/team/app")
+    calls.tag(f"{host}/team/app", ["other"])
+    assert registry.tags("team/app") == {"latest": digest, "other": digest}
+    with pytest.raises(RegistryError, match="nothing of this name"):
+        calls.tag(f"{host}/team/app:none", ["other"])
+    with pytest.raises(RegistryError, match="nothing of this name"):
+        calls.tag(f"{host}/team/app@{ABSENT}", ["other"])
+    for tags in ([], ["a b"]):
+        with pytest.raises(InvalidReference):
+            calls.tag(f"{host}/team/app", tags)
+
+
 # --- artifacts --------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +355,24 @@ def test_commands(
     manifest = json.loads(registry.content(registry.tags("team/art")["1"]))
     assert (manifest["artifactType"], manifest["annotations"]) == ("application/x", {"k": "v", "empty": ""})
     assert run("push-artifact", f"{host}/team/art:empty", *options)[0] == 0
+    assert run("tag", f"{host}/team/app:1", "4", "5", *options) == (0, named, "")
+    assert registry.tags("team/app") == dict.fromkeys("12345", digest)
+
+
+@pytest.mark.parametrize("driver", ["sync", "trio"])
+def test_push_command_with_several_references(
+    registry: FakeRegistry, host: str, run: Any, tmp_path: Path, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = image_layout(tmp_path / "layout", [2_000])
+    digest = root_digest(layout)
+    references = [f"{host}/team/app:1", f"{host}/team/app:2", f"{host}/team/other:1"]
+    with layout_tar(layout, tmp_path / "image.tar").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        done = run("push", "-", *references, "--quiet", "--driver", driver)
+    lines = [f"{host}/team/app@{digest}"] * 2 + [f"{host}/team/other@{digest}"]
+    assert done == (0, "".join(f"{line}\n" for line in lines), "")
+    assert registry.tags("team/app") == {"1": digest, "2": digest}
+    assert registry.tags("team/other") == {"1": digest}
 
 
 @pytest.mark.parametrize(
@@ -329,6 +383,8 @@ def test_commands(
         (["push-artifact", "registry.example/art", "nothing"], "nothing: no such file"),
         (["push-layer", "nothing", "registry.example/art"], "nothing: no such file"),
         (["push-layer", "/dev/null", "registry.example/art:1"], "without tag or digest"),
+        (["push", "/dev/null", "registry.example/a", "registry.example/b", "--resume"], "takes one reference"),
+        (["tag", "registry.example/art:1", "a b"], "is not a tag"),
         (["put-manifest", "nothing", "registry.example/art:1"], "nothing: No such file"),
         (["put-manifest", "a\0b", "registry.example/art:1"], "no such file"),
         (

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 
 from core import LOST, PASS, Play, Say, always, header, say
 from pushes import REPO, described, image
 from regproto import (
+    Descriptor,
     Digest,
     InvalidReference,
     ListReferrers,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from regproto_sync._entries import push_many as push_many
     from regproto_sync._entries import push_planned as push_planned
     from regproto_sync._entries import put_manifest as put_manifest
+    from regproto_sync._entries import tag as tag
     from regproto_sync._files import bytes_blob as bytes_blob
     from regproto_sync._files import file_blob as file_blob
     from regproto_sync._files import folder_blob as folder_blob
@@ -97,6 +98,7 @@ _HOMES = {
     "run_session": "_driver",
     "serve": "_serve",
     "static_keychain": "_keychain",
+    "tag": "_entries",
 }
 
 __all__ = list(_HOMES)

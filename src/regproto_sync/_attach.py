@@ -62,7 +62,7 @@ def attach(
         each=each,
         plain_http=plain_http,
     )
-    with _asking(attaching.registry_url, options) as ask:
+    with asking(attaching.registry_url, options) as ask:
         subject = subject_of(ask(attaching.question))
         push, digests = attaching.push(subject)
         result = ask(push)
@@ -88,7 +88,7 @@ def referrers(
         RegprotoError: it failed.
     """
     listing = plan_referrers(reference, artifact_type=artifact_type, plain_http=plain_http)
-    with _asking(listing.registry_url, options) as ask:
+    with asking(listing.registry_url, options) as ask:
         question = listing.question
         digest = listing.reference.digest if question is None else subject_of(ask(question)).digest
         assert digest is not None
@@ -96,7 +96,7 @@ def referrers(
 
 
 @contextmanager
-def _asking(url: str, options: Options) -> Iterator[Callable[[Push], PushResult]]:
+def asking(url: str, options: Options) -> Iterator[Callable[[Push], PushResult]]:
     """One session for several plans, each made of what came of the one before."""
     seed = options.get("seed")
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     push.add_argument("source", metavar="SOURCE")
-    push.add_argument("reference", metavar="REFERENCE")
+    push.add_argument("references", metavar="REFERENCE", nargs="+", help="several go into one registry, in one push")
     push.add_argument("-t", "--tag", action="append", default=[], dest="tags", help="a further tag; may be repeated")
     push.add_argument(
         "--mount-from",
@@ -61,16 +61,22 @@ def _push(options: argparse.Namespace) -> int:
         if not options.quiet:
             say("regproto: standard input is kept in a temporary file until it is pushed")
 
-    def pushed(result: PushResult) -> None:
-        output.pushed(options.reference, result)
+    def pushed(results: PushResult | list[PushResult]) -> None:
+        found = results if isinstance(results, list) else [results]
+        for reference, result in zip(options.references, found, strict=True):
+            output.pushed(reference, result)
 
-    arguments = {
-        "source": options.source,
-        "reference": options.reference,
+    arguments: dict[str, Any] = {
         "tags": options.tags,
         "mount_from": options.mount_from,
         "nondistributable": options.allow_nondistributable,
         "sparse": options.sparse,
-        "resume": options.resume,
     }
+    first, *more = options.references
+    if more:
+        if options.resume:
+            raise Misuse("--resume takes one reference")
+        arguments["images"] = [(options.source, reference) for reference in options.references]
+        return perform(options, output, "push_many", arguments, pushed)
+    arguments |= {"source": options.source, "reference": first, "resume": options.resume}
     return perform(options, output, "push", arguments, pushed)

@@ -1,4 +1,4 @@
-"""The public calls beside `push`: one layer, one manifest, an artifact, several images at once."""
+"""The public calls beside `push`: one layer, one manifest, tags, an artifact, several images at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import attrs
 
 from regproto import PushResult, Session
 from regproto_sync._artifact import UNKNOWN_ARTIFACT
+from regproto_sync._attach import asking
 from regproto_sync._driver import Driver
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
 from regproto_sync._options import Options
-from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many
+from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many, plan_tag
 from regproto_sync._source import Planned
 
 
@@ -111,6 +112,28 @@ def put_manifest(
     """
     plan = plan_manifest(content, reference, media_type=media_type, tags=tags, plain_http=plain_http)
     return _one(plan, options)
+
+
+def tag(reference: str, tags: Sequence[str], *, plain_http: bool = False, **options: Unpack[Options]) -> PushResult:
+    """Put further tags on what is in a registry already.
+
+    The manifest is read, checked against its digest, and put under the tags in its exact bytes.
+
+    Args:
+        reference: `host/repository:tag` or `host/repository@digest`; the tag is `latest` where neither is given.
+        tags: to be put on it.
+        plain_http: see `push`.
+        **options: see `Options`.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed, or there is no tag.
+        RegprotoError: there is nothing under the reference, or a tag was refused.
+    """
+    plan = plan_tag(reference, tags, plain_http=plain_http)
+    with asking(plan.registry_url, options) as ask:
+        result = ask(plan.push(ask(plan.question)))
+    first_failure([result])
+    return result
 
 
 def push_artifact(

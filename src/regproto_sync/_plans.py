@@ -32,7 +32,7 @@ from regproto_sync._content import ContentSource
 from regproto_sync._files import FILE_TYPE, FOLDER_TYPE, file_blob, folder_blob
 from regproto_sync._image import ImageSource, as_blob
 from regproto_sync._notation import split_source
-from regproto_sync._source import Planned, mount_source, plan_source, target_of
+from regproto_sync._source import Planned, mount_source, open_source, plan_source, target_of
 
 Item = str | os.PathLike[str] | Blob | ContentSource
 """A single piece of content: a path, or something that describes itself."""
@@ -218,18 +218,24 @@ def plan_many(
         InvalidReference: a reference is malformed, or one of another registry than the first.
         ContentError: a source is not what it has to be; `SourceNotFound` if it is not there.
     """
-    plans = [
-        plan_source(
-            source,
-            reference,
-            tags=tags,
-            mount_from=mount_from,
-            plain_http=plain_http,
-            nondistributable=nondistributable,
-            sparse=sparse,
+    opened: dict[str, ImageSource] = {}
+    plans = []
+    for source, reference in images:
+        if not isinstance(source, ImageSource):
+            # Once for all references of its: standard input can't be read twice.
+            path = os.fspath(source)
+            source = opened[path] = opened.get(path) or open_source(source)
+        plans.append(
+            plan_source(
+                source,
+                reference,
+                tags=tags,
+                mount_from=mount_from,
+                plain_http=plain_http,
+                nondistributable=nondistributable,
+                sparse=sparse,
+            )
         )
-        for source, reference in images
-    ]
     registries = {plan.reference.registry for plan in plans}
     if len(registries) > 1:
         raise InvalidReference(f"one push goes to one registry, not to {' and '.join(sorted(registries))}")

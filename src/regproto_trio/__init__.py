@@ -2,7 +2,7 @@
 
 from regproto_trio._attach import attach, referrers
 from regproto_trio._driver import Driver, drive, run_session
-from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest
+from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest, tag
 from regproto_trio._push import push
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "put_manifest",
     "referrers",
     "run_session",
+    "tag",
 ]

@@ -47,7 +47,7 @@ async def attach(
         plain_http=plain_http,
     )
     attaching = await trio.to_thread.run_sync(plan, abandon_on_cancel=True)
-    async with _asking(attaching.registry_url, options) as driver:
+    async with asking(attaching.registry_url, options) as driver:
         subject = subject_of(await driver.push(attaching.question))
         push, digests = attaching.push(subject)
         result = await driver.push(push)
@@ -59,7 +59,7 @@ async def referrers(
 ) -> Referrers:
     """List what is attached to something in a registry: see `regproto_sync.referrers`."""
     listing = plan_referrers(reference, artifact_type=artifact_type, plain_http=plain_http)
-    async with _asking(listing.registry_url, options) as driver:
+    async with asking(listing.registry_url, options) as driver:
         question = listing.question
         digest = listing.reference.digest
         if question is not None:
@@ -69,7 +69,7 @@ async def referrers(
 
 
 @asynccontextmanager
-async def _asking(url: str, options: Options) -> AsyncIterator[Driver]:
+async def asking(url: str, options: Options) -> AsyncIterator[Driver]:
     """One session for several plans, each made of what came of the one before."""
     seed = options.get("seed")
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed

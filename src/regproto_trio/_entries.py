@@ -1,4 +1,4 @@
-"""The public calls beside `push`: one layer, one manifest, an artifact, several images at once.
+"""The public calls beside `push`: one layer, one manifest, tags, an artifact, several images at once.
 
 Each does what the call of the same name in `regproto_sync` does, and takes the same arguments. Cancelled, it gives
 back what it has open at the registry before it raises `trio.Cancelled`.
@@ -20,8 +20,9 @@ from regproto_sync._entries import explained, first_failure
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
 from regproto_sync._options import Options
-from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many
+from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many, plan_tag
 from regproto_sync._source import Planned
+from regproto_trio._attach import asking
 from regproto_trio._driver import drive
 
 T = TypeVar("T")
@@ -86,6 +87,15 @@ async def put_manifest(
     """Put a manifest or index alone: see `regproto_sync.put_manifest`."""
     plan = plan_manifest(content, reference, media_type=media_type, tags=tags, plain_http=plain_http)
     return await _one(plan, options)
+
+
+async def tag(
+    reference: str, tags: Sequence[str], *, plain_http: bool = False, **options: Unpack[Options]
+) -> PushResult:
+    """Put further tags on what is in a registry already: see `regproto_sync.tag`."""
+    plan = plan_tag(reference, tags, plain_http=plain_http)
+    async with asking(plan.registry_url, options) as driver:
+        return await driver.push(plan.push(await driver.push(plan.question)))
 
 
 async def push_artifact(
