@@ -14,6 +14,7 @@ from conformance._fields import Invalid
 from conformance._scenario import SCENARIOS, Scenario, read_all
 from conformance._table import Row, Verdict, show
 from regproto import LocalProtocolError
+from regproto.testing import RunSession
 
 HOLDS: Final = 0
 FAILS: Final = 1
@@ -27,11 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (by default the process's); returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m conformance",
-        description="Play the scenarios against the core alone or a driver.",
+        description="Play the scenarios against the core alone, a driver or a real registry.",
         epilog="exit codes: 0 all hold, 1 one fails, 2 used wrongly or a scenario is invalid",
         allow_abbrev=False,
     )
     parser.add_argument("--driver", metavar="MODULE:FUNCTION", help="over loopback HTTP, by this driver")
+    parser.add_argument(
+        "--registry",
+        metavar="HOST[:PORT]",
+        help="against this registry (http on loopback, else https), by the driver given or the blocking one; it is "
+        "left with repositories below conformance/",
+    )
     parser.add_argument("-k", metavar="TEXT", default="", help="only scenarios with this in their theme or id")
     parser.add_argument("--list", action="store_true", help="print what the scenarios show, and play none")
     parser.add_argument("--scenarios", metavar="DIR", type=Path, default=SCENARIOS, help=argparse.SUPPRESS)
@@ -43,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.list:
             _list(scenarios)
             return HOLDS
-        rows = _play(scenarios, options.driver)
+        rows = _play(scenarios, options.driver, options.registry)
     except Invalid as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return MISUSE
@@ -56,21 +63,32 @@ def _list(scenarios: Sequence[Scenario]) -> None:
         print(f"{scenario.theme}: {scenario.id}\n    {scenario.says}\n    ({'; '.join(scenario.source)})")
 
 
-def _play(scenarios: Sequence[Scenario], driver: str | None) -> list[Row]:
+def _play(scenarios: Sequence[Scenario], driver: str | None, registry: str | None) -> list[Row]:
+    if registry is not None:
+        from conformance._real import play_all
+
+        rows, told = play_all(scenarios, registry, _load(driver or "regproto_sync:run_session"))
+        print(told)
+        return rows
     if driver is None:
         return [_row(scenario, _core.check) for scenario in scenarios]
     return over_http(scenarios, driver)
 
 
-def over_http(scenarios: Sequence[Scenario], driver: str, jobs: int = JOBS) -> list[Row]:
-    """The rows of these scenarios over loopback HTTP. Raises `Invalid` if there is no such driver."""
-    from conformance._http import check
+def _load(driver: str) -> RunSession:
     from regproto.testing._check_driver._command import load_driver
 
     try:
-        run = load_driver(driver)
+        return load_driver(driver)
     except LocalProtocolError as error:
         raise Invalid(str(error)) from None
+
+
+def over_http(scenarios: Sequence[Scenario], driver: str, jobs: int = JOBS) -> list[Row]:
+    """The rows of these scenarios over loopback HTTP. Raises `Invalid` if there is no such driver."""
+    from conformance._http import check
+
+    run = _load(driver)
 
     def row(scenario: Scenario) -> Row:
         if scenario.core_only:

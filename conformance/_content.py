@@ -6,6 +6,7 @@ JSON content has exactly one serialization: keys in the order written, no spaces
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -53,25 +54,33 @@ class Item:
 Contents = Mapping[str, Item]
 
 
-def read_contents(raw: object, where: str) -> dict[str, Item]:
-    """All the content of a scenario; manifests may name what stands before them."""
+def read_contents(raw: object, where: str, salt: str = "") -> dict[str, Item]:
+    """All the content of a scenario; manifests may name what stands before them.
+
+    Args:
+        raw: from the scenario.
+        where: how errors call it.
+        salt: not empty: goes into everything that is not empty, so that no registry has any of it from elsewhere. Texts
+            and patterns keep their size.
+    """
     items: dict[str, Item] = {}
     for name, entry in as_object(raw, where).items():
-        items[name] = _item(Fields(entry, f"{where}.{name}"), items)
+        items[name] = _item(Fields(entry, f"{where}.{name}"), items, salt)
     return items
 
 
-def _item(fields: Fields, known: Contents) -> Item:
+def _item(fields: Fields, known: Contents, salt: str) -> Item:
     kinds = [kind for kind in _KINDS if kind in fields]
     if len(kinds) != 1:
         raise Invalid(f"{fields.where} must have exactly one of {', '.join(_KINDS)}")
     kind = kinds[0]
     media_type, artifact_type = LAYER, ""
     if kind in ("text", "pattern"):
-        content = _plain(fields)
+        content = _salted(_plain(fields), salt)
     elif kind == "json":
         media_type = CONFIG
-        content = serialized(fields.take("json", lambda value, where: _with_descriptors(value, where, known)))
+        value = fields.take("json", lambda value, where: _with_descriptors(value, where, known))
+        content = serialized({**value, "salt": salt} if salt and isinstance(value, dict) and value else value)
     else:
         read = _image if kind == "image" else _index
         document = fields.take(kind, lambda value, where: read(Fields(value, where), known))
@@ -93,6 +102,14 @@ def _item(fields: Fields, known: Contents) -> Item:
         actual=content if actual is None else actual,
         is_manifest=manifest,
     )
+
+
+def _salted(content: bytes, salt: str) -> bytes:
+    """The same number of bytes, of which the first tell of the salt."""
+    if not salt:
+        return content
+    head = hashlib.sha256(salt.encode() + content).hexdigest().encode()[: len(content)]
+    return head + content[len(head) :]
 
 
 def _whole(fields: Fields) -> bytes:

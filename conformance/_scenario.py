@@ -28,21 +28,12 @@ from conformance._fields import (
 )
 from conformance._names import Names
 from conformance._plan import Plan, read_plan
+from conformance._probe import PROBES
 from conformance._requests import Pattern
 from conformance._results import ExpectedNotice, ExpectedResult, check_names, read_notice, read_result
 from conformance._switches import read_config, read_keychain, read_switches
 
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
-FEATURES: Final = (
-    "cancel",
-    "digest-header",
-    "mount",
-    "patch",
-    "single-post",
-    "sha512",
-    "upload-status",
-)
-"""What real registries are asked whether they support it (`_probe`)."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +47,7 @@ class Scenario:
     cell: tuple[str, str] | None
     """The request and the answer, where it is a cell of the matrix "what to do with each answer"."""
     contents: Contents
+    raw_contents: Mapping[str, Any]
     config: Mapping[str, Any]
     keychain: Mapping[str, str] | None
     switches: Mapping[str, Any]
@@ -80,6 +72,10 @@ class Scenario:
     """Not empty: why it can't be played over HTTP."""
     any_registry: tuple[str, ...] | None
     """What a real registry must support for this; None: it is not meant for real ones."""
+
+    def salted(self, salt: str) -> Scenario:
+        """The same with content that nobody else has."""
+        return attrs.evolve(self, contents=read_contents(self.raw_contents, self.id, salt))
 
     def names(self, **changes: str) -> Names:
         """What the words in braces mean."""
@@ -139,7 +135,8 @@ def _scenario(
     fields = Fields(raw, f"{theme}[{number}]")
     scenario_id = fields.take("id", as_text)
     fields.where = where = f"{theme}: {scenario_id}"
-    contents = read_contents(dict(shared) | dict(fields.mapping("content", anything)), f"{where}.content")
+    raw_contents = dict(shared) | fields.mapping("content", anything)
+    contents = read_contents(raw_contents, f"{where}.content")
     others = fields.take("others_asked", as_flag, False)
     registry = Fields(fields.mapping("registry", anything), f"{where}.registry")
     scenario = Scenario(
@@ -149,7 +146,8 @@ def _scenario(
         source=fields.take("source", list_of(as_text)),
         cell=fields.maybe("cell", _cell),
         contents=contents,
-        config=read_config(dict(shared_config) | dict(fields.mapping("config", anything)), f"{where}.config"),
+        raw_contents=raw_contents,
+        config=read_config(dict(shared_config) | fields.mapping("config", anything), f"{where}.config"),
         keychain=fields.maybe("keychain", read_keychain),
         switches=registry.maybe("switches", read_switches) or {},
         has=registry.mapping("has", list_of(as_text)),
@@ -166,7 +164,7 @@ def _scenario(
         left_open=fields.take("left_open", as_count, 0),
         waited_s=fields.maybe("waited_s", as_range),
         core_only=fields.take("core_only", as_text, ""),
-        any_registry=fields.maybe("any_registry", list_of(one_of(FEATURES))),
+        any_registry=fields.maybe("any_registry", list_of(one_of(PROBES))),
     )
     registry.end()
     fields.end()
