@@ -33,6 +33,7 @@ from regproto import (
     Push,
     PushResult,
     Response,
+    Save,
     Send,
     Session,
     Wait,
@@ -150,6 +151,8 @@ class _Core:
                     raise Stuck("the core waits, and nothing is in flight")
                 else:
                     self.now = max(self.now, until)
+            case Save():
+                pass  # no scenario asks for any
         return True
 
     def _sent(self, send: Send) -> None:

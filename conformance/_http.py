@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from conformance._names import Names
 from conformance._plan import build
 from conformance._played import Outcome, differences
 from conformance._player import Player
 from conformance._scenario import Scenario
 from conformance._switches import make_config
-from regproto import Credentials, NeedCredentials, NoCredentials, PushResult, Session
+from regproto import Credentials, NeedCredentials, NoCredentials, Push, PushResult, Session
 from regproto.testing import RunSession
 from regproto_sync import BytesContent, Server, StreamContent
 
@@ -46,15 +47,23 @@ def make_session(scenario: Scenario, url: str) -> Session:
 
 def play(scenario: Scenario, run: RunSession, session: Session, player: Player) -> Outcome:
     """Lets a driver perform the pushes of a scenario."""
-    pushes = [build(plan, scenario.contents, player.names, BytesContent, _stream) for plan in scenario.plans]
+    pushes, results = perform(scenario, run, session, player.names, keychain_of(scenario))
+    return Outcome(seen=player.seen, pushes=pushes, results=results, player=player)
+
+
+def perform(
+    scenario: Scenario, run: RunSession, session: Any, names: Names, keychain: Keychain
+) -> tuple[list[Push], list[PushResult]]:
+    """Lets a driver perform the pushes of a scenario: the plans, and how they ended."""
+    pushes = [build(plan, scenario.contents, names, BytesContent, _stream) for plan in scenario.plans]
     results: dict[int, PushResult] = {}
     ids: list[int] = []
     for plan, push in zip(scenario.plans, pushes, strict=True):
         if plan.after and ids:
-            results |= in_time(run, session, [i for i in ids if i not in results], keychain_of(scenario))
+            results |= in_time(run, session, [i for i in ids if i not in results], keychain)
         ids.append(session.submit(push))
-    results |= in_time(run, session, [i for i in ids if i not in results], keychain_of(scenario))
-    return Outcome(seen=player.seen, pushes=pushes, results=[results[i] for i in ids], player=player)
+    results |= in_time(run, session, [i for i in ids if i not in results], keychain)
+    return pushes, [results[i] for i in ids]
 
 
 def _stream(content: bytes) -> StreamContent:

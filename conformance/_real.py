@@ -17,16 +17,15 @@ import attrs
 
 from conformance._content import Item
 from conformance._fields import Invalid
-from conformance._http import Keychain, in_time
+from conformance._http import Keychain, in_time, perform
 from conformance._names import Names
-from conformance._plan import build
 from conformance._played import Outcome, differences
 from conformance._probe import PROBES, Probe, ask
 from conformance._requests import Seen
 from conformance._scenario import Scenario
 from conformance._switches import make_config
 from conformance._table import Row, Verdict
-from regproto import Blob, BlobSlice, Manifest, Output, Push, PushOutcome, PushResult, Send, Session, registry_url
+from regproto import Blob, BlobSlice, Manifest, Output, Push, PushOutcome, Send, Session, Stream, registry_url
 from regproto.testing import RunSession
 from regproto_sync import BytesContent, docker_keychain
 
@@ -74,11 +73,12 @@ class Recording:
 
 
 def _seen(send: Send) -> Seen:
-    body = send.body
+    body, headers = send.body, send.headers
+    if isinstance(body, Stream):
+        return Seen(method=send.method, url=send.url, headers=headers)
     if isinstance(body, BlobSlice):
         assert isinstance(body.source, BytesContent)
         body = body.source.data[body.offset : body.offset + body.size]
-    headers = send.headers
     if send.method in ("POST", "PUT", "PATCH"):
         headers = (*headers, ("Content-Length", str(len(body))))
     return Seen(method=send.method, url=send.url, headers=headers, body=body, whole=True)
@@ -97,15 +97,8 @@ class _Bench:
         names = scenario.names(registry=self.url, prefix=f"{self.prefix}{scenario.theme}/{scenario.id}/")
         self._furnish(scenario, names)
         recording = Recording(Session(self.url, make_config(scenario.config, names), seed=1, now=time.monotonic()))
-        pushes = [build(plan, scenario.contents, names, BytesContent) for plan in scenario.plans]
-        results: dict[int, PushResult] = {}
-        ids: list[int] = []
-        for plan, push in zip(scenario.plans, pushes, strict=True):
-            if plan.after and ids:
-                results |= in_time(self.run, recording, [i for i in ids if i not in results], _keychain())
-            ids.append(recording.submit(push))
-        results |= in_time(self.run, recording, [i for i in ids if i not in results], _keychain())
-        outcome = Outcome(seen=recording.seen, pushes=pushes, results=[results[i] for i in ids])
+        pushes, results = perform(scenario, self.run, recording, names, _keychain())
+        outcome = Outcome(seen=recording.seen, pushes=pushes, results=results)
         found = differences(scenario, outcome, names)
         for push, result in zip(pushes, outcome.results, strict=True):
             if result.outcome is PushOutcome.PUSHED:
