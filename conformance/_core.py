@@ -203,7 +203,7 @@ class _Core:
             self.session.receive(self.now, failed)
             return
         exchange.feed(body)
-        reply = exchange.finish()
+        reply = self.player.with_content(exchange.finish())
         if reply.wire is Wire.SILENT:
             self.silent[number] = send
             if number in self.aborted:

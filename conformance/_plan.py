@@ -1,4 +1,4 @@
-"""What is pushed: a root with everything below it, or blobs alone."""
+"""What is pushed: a root with everything below it, or blobs alone; or manifests that are read, to go on from."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from regproto import (
     MountSource,
     NeedContent,
     Push,
+    Resolve,
     StreamBlob,
     plan_push,
 )
@@ -46,6 +47,8 @@ class Plan:
     streams: tuple[str, ...]
     """Sent as streams; `root` is made when they are there. Without a root: blobs alone."""
     mount_from: dict[str, tuple[MountFrom, ...]]
+    reads: tuple[str, ...]
+    """Tags and digests whose manifests are read."""
     no_content: tuple[str, ...]
     """What there is no content of at hand."""
     nondistributable: bool
@@ -86,6 +89,7 @@ def read_plan(raw: object, where: str) -> Plan:
         blobs=fields.many("blobs", as_text),
         streams=fields.many("streams", as_text),
         mount_from=fields.maybe("mount_from", _mount_from) or {},
+        reads=fields.many("reads", as_text),
         no_content=fields.many("no_content", as_text),
         nondistributable=fields.take("nondistributable", as_flag, False),
         sparse=fields.take("sparse", as_flag, False),
@@ -93,7 +97,8 @@ def read_plan(raw: object, where: str) -> Plan:
         after=fields.take("after", as_flag, False),
     )
     fields.end()
-    if bool(plan.root) is bool(plan.blobs) and not (plan.streams and not plan.root):
+    pushes = bool(plan.root) is not bool(plan.blobs) or bool(plan.streams and not plan.root)
+    if pushes is bool(plan.reads):
         raise Invalid(f"{where} must have either a root or blobs")
     if plan.tags and not plan.root:
         raise Invalid(f"{where}: tags need a root")
@@ -159,6 +164,9 @@ def build(
         found = by_digest.get(descriptor.digest)
         return found[1].content if found is not None else None
 
+    if plan.reads:
+        lookups = [Resolve(reference=names.fill(reference), content=True) for reference in plan.reads]
+        return Push(repository=repository, lookups=lookups)
     if not plan.root:
         blobs = (contents[name] for name in plan.blobs)
         push = Push(

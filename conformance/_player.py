@@ -15,6 +15,7 @@ from conformance._requests import Seen
 from conformance._scenario import Scenario
 from conformance._switches import furnish, make_options
 from regproto.testing import Exchange, FakeRegistry, Fault, Reply, RequestHead
+from regproto.testing._registry_wire import Content
 
 
 class Player(FakeRegistry):
@@ -73,6 +74,13 @@ class Player(FakeRegistry):
         if self._closes:
             headers = (*headers, ("Connection", "close"))
         return attrs.evolve(reply, headers=headers)
+
+    def with_content(self, reply: Reply) -> Reply:
+        """A reply with the stored content that it refers to in it."""
+        body = reply.body
+        if isinstance(body, Content):
+            body = self.storage.read(body.digest, body.offset, body.size)
+        return attrs.evolve(reply, body=body)
 
 
 def _turns(entry: Scripted) -> Iterator[Answer]:
