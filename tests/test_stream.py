@@ -169,16 +169,22 @@ def test_its_size_grows_in_the_news() -> None:
     for sent in (10, 120):
         play.session.receive(play.now, Progress(id=send.id, phase=Phase.SENDING, bytes=sent))
         play.settle()
+        play.now += 1.0
     play.answer(send, PASS)
     while not play.step():
         pass
     news = [(n.status, n.subject, n.sent_bytes, n.size_bytes) for n in play.notices]
     assert news == [
         (Status.UPLOADING, "layer-0", 10, 10),
+        (Status.PROGRESS, "team/app", 10, 10),
         (Status.UPLOADING, "layer-0", 120, 120),
+        (Status.PROGRESS, "team/app", 120, 120),
+        (Status.UPLOADING, "layer-0", 200, 200),
+        (Status.PROGRESS, "team/app", 200, 200),
         (Status.UPLOADED, "layer-0", 200, 200),
+        (Status.PROGRESS, "team/app", 200, 200),
     ]
-    assert play.notices[-1].text == DIGEST
+    assert play.told(Status.UPLOADED)[0].text == DIGEST
 
 
 def test_a_source_may_take_its_time() -> None:

@@ -24,12 +24,12 @@ from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, 
 from regproto._making import discarding, machine_for, stream_upload_for, upload_for
 from regproto._manifest import ManifestMachine, ManifestState, together
 from regproto._messages import Content, NoContent, PushOutcome, Status
-from regproto._plan import Manifest
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
 from regproto._resume import Kept
 from regproto._stream import StreamMachine, StreamState, StreamUpload, spent
 from regproto._token import TokenMachine
+from regproto._totals import Totals
 from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
 from regproto._work import Key, Node, PushWork
@@ -57,6 +57,7 @@ class Graph:
     pushes: Pushes
     lists: Lists
     drafts: Drafts
+    totals: Totals
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """What is not there yet, and tags."""
     known: set[tuple[str, Digest]] = attrs.field(factory=set)
@@ -70,6 +71,7 @@ class Graph:
         """Start a push: its root under each of its tags, and whatever no manifest of it names."""
         plan = work.plan
         self.pushes.begin(work)
+        self.totals.begin(work)
         for descriptor in plan.skipped:
             self.wire.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         work.goals += len(plan.streams) + (plan.draft is not None)
@@ -108,16 +110,13 @@ class Graph:
 
     def _need(self, work: PushWork, digest: Digest, tag: str = "", looked: bool | None = None) -> Node | None:
         """The node of something a push needs, with a machine at work on it; None if it is there."""
-        repository = work.plan.repository
-        manifest = work.manifests.get(digest)
-        of_plan = (work.plan.absent, _put_after(work, manifest)) if manifest is not None else None
-        key = (repository, digest, tag, of_plan)
+        repository, key = work.plan.repository, work.key(digest, tag)
         node = self.nodes.get(key)
         if node is not None:
             self._join(work, node)
             return None if node.there else node
         if not tag and (digest in work.found or (repository, digest) in self.known):
-            self._found(work, digest, _N.EXISTING)
+            self._found_before(work, digest)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
             key=key, repository=repository, digest=digest, tag=tag, users=work.alone
@@ -131,18 +130,33 @@ class Graph:
             return
         work.nodes[node.key] = node
         node.users += work.alone
+        self.totals.joined(work, node)
         if node.there:
-            self._found(work, node.digest, _N.EXISTING)
+            self._found_before(work, node.digest)
         elif node.descended:
             self._need_names(work, node)
 
-    def _found(self, work: PushWork, digest: Digest, how: Status, handled: bool = False) -> None:
-        """Something that a push needs is there; `handled`: and the registry put it into its subject's list."""
-        work.found.setdefault(digest, how)
+    def _found(self, work: PushWork, digest: Digest, how: Status, sent_bytes: int = 0, handled: bool = False) -> None:
+        """Something that a push needs is there.
+
+        Args:
+            work: the push.
+            digest: what is there.
+            how: it came to be.
+            sent_bytes: how much of it was counted already.
+            handled: True if the registry put it into its subject's list.
+        """
+        self.totals.found(work, digest, how, work.size_of(digest) - sent_bytes)
         if work.attached:
             at_work = self.lists.attached(work, digest, handled)
             if at_work is not None:
                 self._decide(at_work)
+
+    def _found_before(self, work: PushWork, digest: Digest) -> None:
+        """Something was there before a push needed it."""
+        self._found(work, digest, _N.EXISTING)
+        if digest in work.manifests:
+            self.totals.imply(work, digest)
 
     def _decide(self, machine: Machine) -> None:
         self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
@@ -161,7 +175,7 @@ class Graph:
             if child is not None:
                 children.append(child)
         manifest = work.manifests[node.digest]
-        after, subject = _put_after(work, manifest), manifest.info.subject
+        after, subject = work.put_after(manifest), manifest.info.subject
         if subject is not None and after and work.outcome is None:
             child = self._need(work, subject.digest, "" if ":" in after else after)
             if child is not None:
@@ -201,17 +215,30 @@ class Graph:
             self._quit(machine)
             return
         if isinstance(machine, UploadMachine):
-            if machine.blob is not None:
-                self.pushes.checkpoint.follow(machine, outcome)
             if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
                 self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
-            self._tell_owner(machine, outcome)
+            self._follow(machine, outcome)
+        elif isinstance(machine, BlobMachine):
+            if machine.node.sent_bytes and machine.state is not BlobState.THERE:
+                self.totals.moved(machine.node, 0)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:
                 self._redo(machine, facts.missing)
             elif machine.share and machine.state in _SPREADING:
                 self._spread(machine, facts.tags if facts is not None else ())
         self._rest(machine)
+
+    def _follow(self, upload: UploadMachine, outcome: Outcome) -> None:
+        """An upload session is further, or over."""
+        if upload.blob is not None:
+            self.pushes.checkpoint.follow(upload, outcome)
+        owner = upload.owner
+        if isinstance(owner, BlobMachine):
+            self.totals.moved(owner.node, upload.offset)
+        elif isinstance(owner, StreamMachine) and isinstance(upload, StreamUpload):
+            owner.told = upload.told
+            self.totals.stream_moved(owner, upload.offset)
+        self._tell_owner(upload, outcome)
 
     def _spread(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
         """A tag was to bring others along: those that it did not are put by themselves."""
@@ -285,7 +312,7 @@ class Graph:
         for digest in [d for d in names if d in told] or names:
             self.known.discard((node.repository, digest))
             for user in node.users:
-                user.found.pop(digest, None)
+                self.totals.missed(user, digest)
             child = self._need(work, digest, looked=True)  # looking is what misled us
             if child is None:
                 continue
@@ -307,7 +334,7 @@ class Graph:
         elif machine.state is StreamState.THERE:
             digest = machine.descriptor.digest
             self._remember((machine.repository, digest))
-            work.found.setdefault(digest, _N.UPLOADED)
+            self.totals.streamed(machine)
             self.wire.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
             self.drafts.ask(work)
             self._reached(work)
@@ -320,6 +347,7 @@ class Graph:
             self.fail(work, error)
             return
         assert isinstance(answer, Content)
+        self.totals.begin(work)
         manifests = [m.descriptor.digest for m in answer.manifests]
         self._aim(work, [*manifests, *(b.descriptor.digest for b in answer.blobs)])
 
@@ -331,8 +359,6 @@ class Graph:
         if not isinstance(blob, (BlobMachine, StreamMachine)):
             return
         state = upload.state
-        if isinstance(upload, StreamUpload) and isinstance(blob, StreamMachine):
-            blob.told = upload.told
         if state is UploadState.DONE:
             upload.owner = None
             self.advance(blob, (_O.UPLOADED, None))
@@ -427,10 +453,14 @@ class Graph:
         node.there, node.machine = True, None
         if not node.tag:
             del self.nodes[node.key]
+        manifest = machine if isinstance(machine, ManifestMachine) else None
+        handled = manifest is not None and manifest.subject_handled
         for user in node.users:
             if not node.tag:
                 del user.nodes[node.key]
-            self._found(user, node.digest, how, isinstance(machine, ManifestMachine) and machine.subject_handled)
+            self._found(user, node.digest, how, node.sent_bytes, handled)
+            if manifest is not None and not node.descended:
+                self.totals.imply(user, node.digest)
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
@@ -554,17 +584,9 @@ class Graph:
             blob = machine.owner or machine
             sent_bytes += machine.offset
         if isinstance(blob, BlobMachine):
-            self.wire.notices.tell(blob.digest, blob.descriptor, _N.UPLOADING, sent_bytes)
+            self.totals.moved(blob.node, sent_bytes)
         elif isinstance(blob, StreamMachine):
-            self.wire.notices.add(blob.news(_N.UPLOADING, sent_bytes))
-
-
-def _put_after(work: PushWork, manifest: Manifest) -> str:
-    """The tag or digest that a manifest's subject must have before it is put; "" if the plan does not bring it."""
-    subject, plan = manifest.info.subject, work.plan
-    if subject is None or subject.digest not in work.manifests:
-        return ""
-    return plan.tags[0] if plan.tags and subject.digest == plan.root else subject.digest
+            self.totals.stream_moved(blob, sent_bytes)
 
 
 def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:

@@ -151,7 +151,7 @@ class NeedContent:
 
 
 class Status(enum.Enum):
-    """What is told of one digest, tag or request in a `Notice`."""
+    """What is told of one digest, tag, request or push in a `Notice`."""
 
     UPLOADING = "uploading"
     EXISTING = "existing"
@@ -169,6 +169,8 @@ class Status(enum.Enum):
     """What an earlier process left is of no use, `text` says why; the push does without."""
     WARNING = "warning"
     """The registry's own words from a `Warning: 299` header, once per text."""
+    PROGRESS = "progress"
+    """How far a whole push is."""
 
 
 @attrs.frozen(kw_only=True)
@@ -177,15 +179,25 @@ class Notice:
 
     status: Status
     subject: str
-    """The digest or tag this is about, or a stream's key; the registry's host where it is about none of these."""
+    """The digest or tag this is about, a stream's key, or for `Status.PROGRESS` the push's repository; the registry's
+    host where it is about none of these."""
     media_type: str = ""
     sent_bytes: int = 0
+    """Of the present try: less than before when a try was taken back. For `Status.PROGRESS` what is complete of the
+    whole push: what is there counts, found, mounted or sent, and what is being sent; each digest once."""
     size_bytes: int = 0
-    """Of a stream: what is known of it, so it grows until the stream has ended."""
+    """For `Status.PROGRESS` of everything the push brings: layers, configs and manifests. Of a stream what is known of
+    it, so it grows until the stream has ended, and the push's total with it."""
     text: str = ""
-    """For people: the reason of a retry, a warning's text, the repository mounted from, an uploaded stream's digest."""
+    """For people: the reason of a retry, a warning's text, the repository mounted from, an uploaded stream's digest,
+    why a push has failed."""
     delay_s: float = 0.0
     """For `Status.RETRYING`: how long until the next try."""
+    push_id: int = 0
+    """For `Status.PROGRESS`: which push. It is told of at most ten times a second, and for the last time right before
+    its `Finished`."""
+    error: RegprotoError | None = None
+    """For the last `Status.PROGRESS` of a push that has failed."""
 
 
 class PushOutcome(enum.Enum):

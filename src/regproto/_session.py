@@ -36,6 +36,7 @@ from regproto._plan import Blob, Push
 from regproto._pushes import Pushes
 from regproto._resume import Checkpoint
 from regproto._retry import Jitter
+from regproto._totals import Totals
 from regproto._url import base_url
 from regproto._wire import Wire
 from regproto._work import PushWork
@@ -70,6 +71,7 @@ class Session:
     _graph: Graph
     _pushes: Pushes
     _drafts: Drafts
+    _totals: Totals
     _next_push: int
 
     def __init__(
@@ -103,6 +105,7 @@ class Session:
             self._wire.notices.add(notice)
         self._pushes = Pushes(wire=self._wire, checkpoint=checkpoint)
         self._drafts = Drafts(wire=self._wire)
+        self._totals = Totals(notices=self._wire.notices)
         self._graph = Graph(
             base=self.base,
             config=self.config,
@@ -110,6 +113,7 @@ class Session:
             pushes=self._pushes,
             lists=Lists(base=self.base, config=self.config, wire=self._wire),
             drafts=self._drafts,
+            totals=self._totals,
         )
         self._next_push = 1
 
@@ -166,11 +170,12 @@ class Session:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
-        notice = wire.notices.take()
+        notice = self._totals.news(wire.now)
         if notice is not None:
             return notice
-        if self._pushes.ended:
-            return self._finish(self._pushes.ended.popleft())
+        ended = self._pushes.ended
+        if ended:
+            return self._totals.last(ended[0]) or self._finish(ended.popleft())
         return Wait(until=min(wire.wait_until(), self._pushes.patience.due))
 
     def receive(self, now: float, event: Input) -> None:

@@ -89,6 +89,17 @@ class StreamMachine(Machine):
     rejections: int = 0
     upload: Machine | None = None
     """The session at work for this, while UPLOADING."""
+    sent_bytes: int = 0
+    """In the present try."""
+    known_bytes: int = 0
+    """How large it was known to be when its push was last counted."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes as far as it is known: it grows until the end was read."""
+        if self.told.digest is not None:
+            return self.told.size
+        return max(self.known_bytes, self.sent_bytes, self.told.sent)
 
     @property
     def may_restart(self) -> bool:
@@ -106,13 +117,12 @@ class StreamMachine(Machine):
 
     def news(self, status: Status, sent_bytes: int = 0, text: str = "") -> Notice:
         """News of it. Its size is what is known of it so far."""
-        size = self.told.size if self.told.digest is not None else max(sent_bytes, self.told.sent)
         return Notice(
             status=status,
             subject=self.stream.key,
             media_type=self.stream.media_type,
             sent_bytes=sent_bytes,
-            size_bytes=size,
+            size_bytes=self.size,
             text=text,
         )
 

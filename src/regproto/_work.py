@@ -50,6 +50,14 @@ class PushWork:
     """How each digest came to be there, in that order."""
     leftovers: list[Machine] = attrs.field(factory=list)
     """What that is or was."""
+    total_bytes: int = 0
+    """Of all it brings, each digest once."""
+    complete_bytes: int = 0
+    """Of that, what is there and what is being sent."""
+    implied: set[Digest] = attrs.field(factory=set)
+    """What counts as complete because a manifest that names it was found there."""
+    last_told: bool = False
+    """It was told how far it came."""
     attached: dict[Digest, dict[Digest, bool | None]] = attrs.field(factory=dict)
     """By subject: each manifest that is attached to it, None until it is there, then whether the registry said that it
     put it into its own list."""
@@ -67,6 +75,24 @@ class PushWork:
         """Its streams that are there."""
         there = (s for s in self.streams.values() if s.state is StreamState.THERE)
         return tuple(Streamed(key=s.stream.key, descriptor=s.descriptor) for s in there)
+
+    def key(self, digest: Digest, tag: str = "") -> Key:
+        """What a node of this push is known by."""
+        manifest = self.manifests.get(digest)
+        of_plan = (self.plan.absent, self.put_after(manifest)) if manifest is not None else None
+        return (self.plan.repository, digest, tag, of_plan)
+
+    def put_after(self, manifest: Manifest) -> str:
+        """The tag or digest that a manifest's subject must have before it is put; "" if the plan does not bring it."""
+        subject, plan = manifest.info.subject, self.plan
+        if subject is None or subject.digest not in self.manifests:
+            return ""
+        return plan.tags[0] if plan.tags and subject.digest == plan.root else subject.digest
+
+    def size_of(self, digest: Digest) -> int:
+        """The bytes of something it brings."""
+        manifest = self.manifests.get(digest)
+        return (manifest or self.blobs[digest]).descriptor.size
 
     def result(self, registry: str, requests: int, sent_bytes: int, warnings: tuple[str, ...]) -> PushResult:
         """The result, given what the session has counted by now."""
@@ -113,3 +139,5 @@ class Node:
     descended: bool = False
     """What a manifest names has been started."""
     there: bool = False
+    sent_bytes: int = 0
+    """Of a blob, in the present try."""

@@ -41,7 +41,9 @@ class Output:
         if self.quiet:
             return
         if self.json:
-            emit("notice", plain(notice))
+            fields = plain(notice)
+            del fields["error"]  # its text says the same
+            emit("notice", fields)
         elif (line := _line(notice)) is not None:
             say(line)
 
@@ -107,7 +109,7 @@ def _line(notice: Notice) -> str | None:
             return f"{what} again in {notice.delay_s:.1f} s: {notice.text}"
         case Status.WARNING:
             return f"{notice.subject} warns: {notice.text}"
-        case Status.UPLOADING | Status.UPLOADING:
+        case Status.UPLOADING | Status.PROGRESS:
             return None
 
 

@@ -28,11 +28,15 @@ from regproto._messages import (
     NeedContent,
     NeedCredentials,
     NoCredentials,
+    Notice,
+    Phase,
+    Progress,
     PushOutcome,
     PushResult,
     Response,
     Save,
     Send,
+    Status,
     Stream,
     Wait,
     Written,
@@ -393,12 +397,14 @@ class Explorer:
         sends = dict(sends)
         aborted = before.aborted if before is not None else frozenset()
         saved = before.saved if before is not None else b""
+        told: dict[int, Notice] = {}
         while True:
             match session.poll(now):
                 case Send() as send:
                     self._check_send(send, sends, aborted, before)
                     sends[send.id] = send
                     requests += 1
+                    self._move(send, session, now)
                 case Abort(id=number):
                     aborted |= {number}
                 case NeedCredentials(id=number):
@@ -412,10 +418,11 @@ class Explorer:
                 case NeedContent(draft=draft) as need:
                     assert callable(draft), "an explored draft is a function"
                     session.receive(now, draft(need))
+                case Notice() as notice:
+                    self._check_told(notice, told, before)
                 case Finished() as end:
                     self._check_finished(end, registry, sends, faults, before)
-                    if end.result.outcome is PushOutcome.PUSHED and len(self.pushes) == 1 and saved:
-                        raise Violation("pushed, and something is still kept" + _told(before))
+                    self._check_last(end, told[end.push_id], saved, before)
                 case Wait(until=until):
                     break
         self._edges.update(session.take_journal())
@@ -451,6 +458,26 @@ class Explorer:
     def _check_handled(self, send: Send, event: Response | Failed, state: _State) -> None:
         if _manifest_put(send) and isinstance(event, Response) and b"MANIFEST_BLOB_UNKNOWN" in event.body:
             raise Violation("a manifest was put before what it names was there" + _told(state))
+
+    def _move(self, send: Send, session: Session, now: float) -> None:
+        """All of a body is told to be sent, so that it counts until its try is taken back."""
+        size = send.body.size if isinstance(send.body, BlobSlice) else 0
+        if size:
+            session.receive(now, Progress(id=send.id, phase=Phase.SENDING, bytes=size))
+
+    def _check_told(self, notice: Notice, told: dict[int, Notice], before: _State | None) -> None:
+        if notice.status is Status.PROGRESS:
+            if not 0 <= notice.sent_bytes <= notice.size_bytes:
+                raise Violation(f"told of {notice.sent_bytes} of {notice.size_bytes} bytes" + _told(before))
+            told[notice.push_id] = notice
+
+    def _check_last(self, end: Finished, last: Notice, saved: bytes, before: _State | None) -> None:
+        if end.result.outcome is not PushOutcome.PUSHED:
+            return
+        if len(self.pushes) == 1 and saved:
+            raise Violation("pushed, and something is still kept" + _told(before))
+        if last.sent_bytes != last.size_bytes:
+            raise Violation(f"pushed, but told of {last.sent_bytes} of {last.size_bytes} bytes" + _told(before))
 
     def _check_finished(
         self, end: Finished, registry: FakeRegistry, sends: dict[int, Send], faults: int, before: _State | None

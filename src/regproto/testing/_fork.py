@@ -34,7 +34,7 @@ _SHARED: Final = (Config, Push, Blob, Manifest, StreamBlob)
 
 _FORGOTTEN: Final = frozenset(
     {"lane", "node", "ends_for", "base", "repository", "exchange", "due", "delay_s", "error", "asked_at", "header"}
-    | {"work", "begun_at", "answered_at", "read_at"}
+    | {"work", "begun_at", "answered_at", "read_at", "sent_bytes", "known_bytes"}
 )
 """Fields of machines that no later transition depends on, or that other parts of the fingerprint cover."""
 
