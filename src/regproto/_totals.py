@@ -155,8 +155,8 @@ class Totals:
             self.notices.tell(machine.reference, machine.descriptor, Status.UPLOADING, moved.sent_bytes)
 
     def last(self, work: PushWork) -> Notice | None:
-        """The last news of a push that is over; None if that was told."""
-        if work.last_told:
+        """The last news of a push that is over; None if that was told, or if it brought nothing."""
+        if work.last_told or not work.total_bytes:
             return None
         work.last_told = True
         self.changed.pop(work.id, None)

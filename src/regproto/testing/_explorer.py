@@ -422,7 +422,7 @@ class Explorer:
                     self._check_told(notice, told, before)
                 case Finished() as end:
                     self._check_finished(end, registry, sends, faults, before)
-                    self._check_last(end, told[end.push_id], saved, before)
+                    self._check_last(end, told.get(end.push_id), saved, before)
                 case Wait(until=until):
                     break
         self._edges.update(session.take_journal())
@@ -471,12 +471,12 @@ class Explorer:
                 raise Violation(f"told of {notice.sent_bytes} of {notice.size_bytes} bytes" + _told(before))
             told[notice.push_id] = notice
 
-    def _check_last(self, end: Finished, last: Notice, saved: bytes, before: _State | None) -> None:
+    def _check_last(self, end: Finished, last: Notice | None, saved: bytes, before: _State | None) -> None:
         if end.result.outcome is not PushOutcome.PUSHED:
             return
         if len(self.pushes) == 1 and saved:
             raise Violation("pushed, and something is still kept" + _told(before))
-        if last.sent_bytes != last.size_bytes:
+        if last is not None and last.sent_bytes != last.size_bytes:
             raise Violation(f"pushed, but told of {last.sent_bytes} of {last.size_bytes} bytes" + _told(before))
 
     def _check_finished(
