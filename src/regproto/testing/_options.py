@@ -154,6 +154,8 @@ class RegistryOptions:
     """Off: GET on a session is always 404 (public ECR)."""
     stale_range: bool = False
     """Range in answers is the one before the latest piece (ECR)."""
+    ranged_max_bytes: int = 0
+    """Larger bodies with a Content-Range are refused with 416 and no Range (GHCR: 4 MiB); 0: no limit."""
     lost_sessions: bool = False
     """A session whose body was cut is lost: 404 BLOB_UPLOAD_INVALID from then on (distribution 2.8)."""
     create_repositories: bool = True

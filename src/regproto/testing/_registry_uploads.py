@@ -153,6 +153,9 @@ def _check_piece(call: Call, session: Session) -> None:
         raise refused(400, "BLOB_UPLOAD_INVALID", "Content-Range must be <start>-<end>")
     if length_header is None:
         raise refused(411, "SIZE_INVALID", "a chunk with Content-Range needs a Content-Length")
+    limit = call.options.ranged_max_bytes
+    if limit and int(length_header) > limit:
+        raise refused(416, "REQUESTED_RANGE_NOT_SATISFIABLE", f"a ranged body may have at most {limit} bytes")
     first, last = int(match[1]), int(match[2])
     if first != session.offset:
         raise _out_of_order(call, session, f"the next byte is {session.offset}, not {first}")
