@@ -80,11 +80,13 @@ class _Core:
         self.scenario = scenario
         self.names: Names = scenario.names()
         self.player = Player(scenario, self.names)
-        config = make_config(scenario.config, self.names)
-        self.session = Session(self.names.registry, config, seed=1)
+        self.now = 0.0
+        self.saved = b""
+        self.killed = False
+        self.session = self._session()
         self.order = order
         self.random = random.Random(order)
-        self.now = 0.0
+        self.pushes: list[Push] = []
         self.flying: deque[_Flying] = deque()
         self.silent: dict[int, Send] = {}
         self.aborted: set[int] = set()
@@ -94,8 +96,13 @@ class _Core:
         self.results: dict[int, PushResult] = {}
         self.waiting = deque(enumerate(scenario.plans))
 
+    def _session(self) -> Session:
+        config, save = make_config(self.scenario.config, self.names), self.scenario.killed_at is not None
+        return Session(self.names.registry, config, seed=1, now=self.now, hint=self.saved, save=save)
+
     def play(self) -> Outcome:
         pushes = [build(plan, self.scenario.contents, self.names, bytes, bytes) for plan in self.scenario.plans]
+        self.pushes = pushes
         self._begin(pushes)
         for _ in range(STEPS_MAX):
             if not self._step() and not self.open:
@@ -138,21 +145,25 @@ class _Core:
             case NeedContent() as need:
                 assert isinstance(need.draft, Draft)
                 self.session.receive(self.now, need.draft.make(need))
+            case Save(data=data):
+                self.saved = data
             case Notice() as notice:
                 self.notices.append(notice)
             case Finished(push_id=number, result=result):
                 self.results[self.open.pop(number)] = result
             case Wait(until=until):
-                if self.flying:
-                    self._answer(self._next())
-                elif not self.open:
-                    return False
-                elif until == math.inf:
-                    raise Stuck("the core waits, and nothing is in flight")
-                else:
-                    self.now = max(self.now, until)
-            case Save():
-                pass  # no scenario asks for any
+                return self._wait(until)
+        return True
+
+    def _wait(self, until: float) -> bool:
+        if self.flying:
+            self._answer(self._next())
+        elif not self.open:
+            return False
+        elif until == math.inf:
+            raise Stuck("the core waits, and nothing is in flight")
+        else:
+            self.now = max(self.now, until)
         return True
 
     def _sent(self, send: Send) -> None:
@@ -169,6 +180,22 @@ class _Core:
         if cancel_at is not None and cancel_at.fits(exchange.seen, self.names):
             for push_id in self.open:
                 self.session.cancel(push_id, self.now)
+        killed_at = self.scenario.killed_at
+        if killed_at is not None and not self.killed and killed_at.fits(exchange.seen, self.names):
+            self._kill(send, exchange)
+
+    def _kill(self, send: Send, exchange: Played) -> None:
+        """The process ends: this request has done what the script says, others nothing. Another process goes on."""
+        self.killed = True
+        exchange.feed(_read(send) or b"")
+        exchange.finish()
+        for other in self.flying:
+            if other.exchange is not exchange:
+                other.exchange.interrupt()
+        self.flying.clear()
+        self.silent.clear()
+        self.session = self._session()
+        self.open = {self.session.submit(self.pushes[number]): number for number in self.open.values()}
 
     def _is_impatient(self) -> bool:
         """Whether an answer comes before the core has said all it wants."""

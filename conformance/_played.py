@@ -44,7 +44,8 @@ def differences(scenario: Scenario, outcome: Outcome, names: Names) -> list[str]
     for number, (expected, result) in enumerate(zip(scenario.results, outcome.results, strict=True)):
         which = f"push {number + 1}: " if len(outcome.results) > 1 else ""
         found += [which + text for text in result_difference(expected, result, names)]
-    if len(outcome.results) == 1 and outcome.results[0].requests != len(outcome.seen):
+    alone = len(outcome.results) == 1 and scenario.killed_at is None
+    if alone and outcome.results[0].requests != len(outcome.seen):
         found.append(f"the result tells of {outcome.results[0].requests} requests, {len(outcome.seen)} came")
     if outcome.notices is not None:
         found += told_difference(scenario.told, outcome.notices, names)

@@ -58,6 +58,8 @@ class Scenario:
     answers: tuple[Scripted, ...]
     plans: tuple[Plan, ...]
     cancel_at: Pattern | None
+    killed_at: Pattern | None
+    """When this is asked, the process ends; another one goes on with what the first kept, and with the same pushes."""
     asked: Asked | None
     not_asked: tuple[Pattern, ...]
     counts: tuple[tuple[Pattern, int, int], ...]
@@ -155,6 +157,7 @@ def _scenario(
         answers=fields.many("answers", read_scripted),
         plans=_one_or_more(fields, "push", "pushes", read_plan),
         cancel_at=fields.maybe("cancel_at", Pattern.read_text),
+        killed_at=fields.maybe("killed_at", Pattern.read_text),
         asked=fields.maybe("asked", lambda value, at: read_asked(value, at, others)),
         not_asked=fields.many("not_asked", Pattern.read_text),
         counts=fields.maybe("counts", _counts) or (),
@@ -251,6 +254,7 @@ def _check(scenario: Scenario, where: str) -> None:
             if a is not None and a.kind == "not_sent"
         ),
         *(["cancel_at"] if scenario.cancel_at else []),
+        *(["killed_at"] if scenario.killed_at else []),
         *(["waited_s"] if scenario.waited_s else []),
     ]
     if needs_core and not scenario.core_only:
@@ -262,7 +266,7 @@ def _check_words(scenario: Scenario, where: str) -> None:
     names = scenario.names()
     patterns = [entry.to for entry in scenario.answers] + list(scenario.not_asked)
     patterns += [pattern for pattern, _, _ in scenario.counts]
-    patterns += [scenario.cancel_at] if scenario.cancel_at else []
+    patterns += [pattern for pattern in (scenario.cancel_at, scenario.killed_at) if pattern]
     for expected in scenario.asked.requests if scenario.asked else ():
         patterns.append(expected.pattern)
         for value in expected.headers.values():

@@ -188,6 +188,7 @@ def read(**changes: Any) -> Scenario:
         ({"content": {"layer": {"pattern": "a", "size": 10**9}}}, "at most"),
         ({"content": {"layer": {"image": {"config": "nope", "layers": []}}}}, "no content 'nope' before this"),
         ({"waited_s": 1}, "say why in core_only"),
+        ({"killed_at": "PUT **"}, "say why in core_only"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], says: str) -> None:

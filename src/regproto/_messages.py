@@ -175,7 +175,8 @@ class Status(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Notice:
-    """News that nobody has to act on. Later news of the same subject replaces earlier news not yet polled."""
+    """News that nobody has to act on. Later news of the same subject replaces earlier news not yet polled, unless
+    that is of an upload that was resumed or restarted."""
 
     status: Status
     subject: str

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import attrs
 
 from regproto._content import Descriptor
 from regproto._messages import Notice, Status
+
+_OF_THEIR_OWN: Final = frozenset({Status.RESUMED, Status.NOT_RESUMED, Status.RESTARTED})
+"""News of these is not replaced by how far the upload is."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -31,7 +35,7 @@ class Notices:
     def tell(self, subject: str, descriptor: Descriptor, status: Status, sent_bytes: int = 0, text: str = "") -> None:
         """News of one blob or manifest, by its digest or tag."""
         self._put(
-            subject,
+            f"{subject} {status.value}" if status in _OF_THEIR_OWN else subject,
             Notice(
                 status=status,
                 subject=subject,

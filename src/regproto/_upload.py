@@ -431,7 +431,7 @@ class UploadMachine(Machine):
         # process that was killed, say), so wait once; then it may be the range's size.
         if self.stalls == 2 and self.sent - self.offset > max(RANGE_SAFE_BYTES, self.chunk_min_bytes):
             return _O.TOO_LARGE, Facts(chunk_bytes=RANGE_SAFE_BYTES)
-        hint = "the upload session takes nothing any more: another process may have it"
+        hint = "another process may be writing to this upload session"
         return _O.UNSURE, refused(self.describe(), method, url, response, hint)[1]
 
     def _classify_status(self, response: Response, url: str) -> Verdict:
