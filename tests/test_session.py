@@ -320,6 +320,25 @@ def test_cancelled_while_it_waits_to_try_again() -> None:
     assert not play.registry.sessions(REPO) and play.now == 0
 
 
+def test_cancelled_while_it_waits_to_open_a_session_again() -> None:
+    play = Play({"POST start": [say(503)]}, config=PLAIN)
+    push_id = play.submit(PUSH)
+    play.settle()
+    play.session.cancel(push_id)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    play.now = 1_000.0  # the time of the next try comes and goes
+    assert play.run(blobs_push(blob(b"another"))).outcome is PushOutcome.PUSHED
+
+
+def test_an_abort_is_void_once_the_answer_has_come() -> None:
+    play = Play(config=PATCHES)
+    push_id = play.submit(PUSH)
+    sent = play.until("PATCH")
+    play.session.cancel(push_id)
+    play.answer(sent, PASS)
+    assert play.run().outcome is PushOutcome.CANCELLED and play.aborted == []
+
+
 def test_cancelled_while_it_waits_for_the_keychain() -> None:
     play = Play(auth=Auth.BEARER)
     play.keychain_waits = True

@@ -145,14 +145,17 @@ class Wire:
             due, _, machine = heapq.heappop(self.timers)
             if machine.place is _P.DELAYED and machine.due == due:
                 machine.place = _P.IDLE
-                self.enqueue(machine)
+                if machine.state in machine.ASKS:  # else it was dropped while it waited
+                    self.enqueue(machine)
         if self.next_deadline <= self.now:
             self._expire()
 
     def take(self) -> Send | Abort | NeedCredentials | NeedContent | tuple[Machine, Verdict] | None:
         """The next thing to do: an output, or a machine whose request can't be authorized, with what that means."""
-        if self.urgent:
-            return self.urgent.popleft()
+        while self.urgent:
+            found = self.urgent.popleft()
+            if not isinstance(found, Abort) or found.id in self.in_flight:
+                return found  # an Abort is void if the answer came before it was polled for
         for origin in tuple(self.origins.values()):
             while (lanes := origin.ready(self.config, self.now)) is not None:
                 machine = lanes.first()
