@@ -17,6 +17,7 @@ from regproto.testing._options import (
     RegistryOptions,
     When,
 )
+from regproto.testing._races import RaceResult, Races
 from regproto.testing._registry import FakeRegistry
 from regproto.testing._registry_exchange import Exchange
 from regproto.testing._registry_state import Session
@@ -60,6 +61,8 @@ __all__ = [
     "Grant",
     "LocationStyle",
     "MemoryStorage",
+    "RaceResult",
+    "Races",
     "RegistryOptions",
     "Reply",
     "Request",

@@ -49,7 +49,7 @@ class Forker:
         self._shared[id(thing)] = thing
         return _find, (id(thing),)
 
-    def dump(self, session: Session) -> bytes:
+    def dump(self, session: object) -> bytes:
         """A session as bytes that `load` can make any number of copies from, in this process."""
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, protocol=5)
