@@ -27,6 +27,7 @@ from regproto._messages import Content, NoContent, PushOutcome, Status
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
 from regproto._resume import Kept
+from regproto._retry import backoff_s
 from regproto._stream import StreamMachine, StreamState, StreamUpload, spent
 from regproto._token import TokenMachine
 from regproto._totals import Totals
@@ -309,7 +310,12 @@ class Graph:
         work = node.users[0]
         node.descended = True  # what it names is started here, all of it or what the registry told
         names = list(dict.fromkeys(self._names(work, node)))
-        for digest in [d for d in names if d in told] or names:
+        named = [d for d in names if d in told]
+        if named and all(d in work.blobs and work.found.get(d) is _N.UPLOADED for d in named):
+            # It took these a moment ago and can't see them: distribution 2.8 does not write its files in one step, so
+            # a blob is gone for an instant while others push the same one. They are given the time to be done.
+            machine.delay_s = backoff_s(self.config, 2, self.wire.jitter)
+        for digest in named or names:
             self.known.discard((node.repository, digest))
             for user in node.users:
                 self.totals.missed(user, digest)
