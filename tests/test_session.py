@@ -265,7 +265,6 @@ IMAGE: Image = image(CONTENT)
 STAGES: list[tuple[Config, Push, str]] = [
     (PLAIN, PUSH, "HEAD blob"),
     (PLAIN, PUSH, "PUT blob"),
-    (Config(), PUSH, "POST blob"),
     (PATCHES, PUSH, "PATCH"),
     (PATCHES, PUSH, "PUT commit"),
     (Config(), IMAGE.push("1.0"), "HEAD tag"),
@@ -286,16 +285,22 @@ def test_cancelled(config: Config, push: Push, stage: str, answer: Answer) -> No
     result = play.run()
     assert result.outcome is PushOutcome.CANCELLED and result.error is None
     assert play.aborted[0] == sent.id and play.now == 0
-    # An aborted POST may have opened a session nobody knows of; here the registry never saw it.
     assert not play.registry.sessions(REPO)
     assert play.run(push).outcome is PushOutcome.PUSHED, "the session lives on"
 
 
 @pytest.mark.parametrize("answer", [PASS, Fail(FailureKind.CLOSED), say(401)], ids=["answered", "lost", "401"])
-@pytest.mark.parametrize(("push", "stage"), [(PUSH, "POST start"), (MOUNT, "POST mount")], ids=["start", "mount"])
-def test_cancelled_while_a_session_is_opened(push: Push, stage: str, answer: Answer) -> None:
+@pytest.mark.parametrize(
+    ("config", "push", "stage"),
+    [(PLAIN, PUSH, "POST start"), (PLAIN, MOUNT, "POST mount"), (Config(), PUSH, "POST blob")],
+    ids=["start", "mount", "POST"],
+)
+@pytest.mark.parametrize("single_post", [201, 202])
+def test_cancelled_while_a_session_is_opened(
+    config: Config, push: Push, stage: str, answer: Answer, single_post: int
+) -> None:
     # Its answer is waited for: it says what is to be given back.
-    play = Play(config=PLAIN)
+    play = Play(config=config, single_post=single_post)
     push_id = play.submit(push)
     sent = play.until(stage)
     play.session.cancel(push_id)
@@ -303,6 +308,16 @@ def test_cancelled_while_a_session_is_opened(push: Push, stage: str, answer: Ans
     play.answer(sent, answer)
     assert play.run().outcome is PushOutcome.CANCELLED
     assert not play.aborted and not play.registry.sessions(REPO)
+
+
+def test_cancelled_in_a_single_post_that_the_registry_is_known_to_take() -> None:
+    play = Play()
+    play.run(blobs_push(blob(b"another")))
+    push_id = play.submit(PUSH)
+    sent = play.until("POST blob")
+    play.session.cancel(push_id)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert play.aborted == [sent.id] and not play.registry.sessions(REPO)
 
 
 def test_cancelled_before_anything_was_sent() -> None:

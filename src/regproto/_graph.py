@@ -567,11 +567,16 @@ class Graph:
                     continue
             if stopped.place is Place.IN_FLIGHT:
                 stopped.doomed = True
-                if stopped.state not in _OPENING:
+                if not self._may_open(stopped):
                     self.wire.abort(stopped)
             else:
                 stopped.delay_s = 0.0
                 self.advance(stopped, (_O.DROP, None))
+
+    def _may_open(self, machine: Machine) -> bool:
+        """True if what is in flight may open an upload session that only its answer tells of."""
+        # Not known yet: whether a single POST is taken. Then its body is small, too.
+        return machine.state in _OPENING or (machine.state is BlobState.POSTING and not self.wire.knowledge.single_post)
 
     def _hand_on(self, machine: BlobMachine, heir: PushWork) -> None:
         """Whoever stays is whose content is sent from now on."""

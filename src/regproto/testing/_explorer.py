@@ -169,7 +169,12 @@ ANSWERS: Final = {
 """The ways to answer, by name, for `explore(answers=...)`."""
 
 
-_ABORTED: Final = Answer(name="aborted", give=fails(FailureKind.ABORTED, Written.SOME), is_fault=False)
+_AFTER_ABORT: Final = (
+    ANSWERS["ok"],
+    Answer(name="aborted", give=fails(FailureKind.ABORTED, Written.SOME), is_fault=False),
+    Answer(name="aborted, done", give=fails(FailureKind.ABORTED, Written.ALL, done=True), is_fault=False),
+)
+"""The answer may still win the race; it may be cut short; it may be done over there, and nobody learns of it."""
 
 
 def _left(send: Send, registry: FakeRegistry, how: str) -> None:
@@ -220,6 +225,8 @@ class _State:
     crashed: bool = False
     orphans: int = 0
     """Upload sessions that were opened by a request whose answer nobody lived to see."""
+    cancels: int = 0
+    """Of the faults: how many were a `cancel`."""
 
 
 @attrs.define(kw_only=True)
@@ -313,14 +320,13 @@ class Explorer:
 
     def _key(self, state: _State) -> Hashable:
         session = self._forker.load(state.session)
-        spent = state.faults
+        spent = state.faults, state.cancels
         client = fingerprint(session, state.registry.normalised)
         return client, state.registry.fingerprint(), spent, state.done, state.crashed, state.orphans
 
     def _following(self, state: _State, kinds: Iterable[Answer]) -> Iterable[tuple[str, _State]]:
         for number, send in state.sends.items():
-            # After an Abort the answer may still win the race, as it is or cut short.
-            for kind in (ANSWERS["ok"], _ABORTED) if number in state.aborted else kinds:
+            for kind in _AFTER_ABORT if number in state.aborted else kinds:
                 if (kind.is_fault and state.faults >= self.faults) or not kind.applies(send):
                     continue
                 session, registry = self._forker.load(state.session), state.registry.copy()
@@ -342,8 +348,10 @@ class Explorer:
         if self.cancel and state.faults < self.faults:
             session = self._forker.load(state.session)
             session.cancel(1)
+            before = attrs.evolve(state, cancels=state.cancels + 1)
+            registry = state.registry.copy()
             following = self._settled(
-                session, state.registry.copy(), state.sends, state.now, state.faults + 1, state.requests, state
+                session, registry, state.sends, state.now, state.faults + 1, state.requests, before
             )
             yield "cancelled", following
         if self.crash and not state.crashed:
@@ -401,7 +409,9 @@ class Explorer:
         while True:
             match session.poll(now):
                 case Send() as send:
-                    self._check_send(send, sends, aborted, before)
+                    # What nobody wants any more may still be waited for: its answer can open an upload session.
+                    doomed = {number for number, exchange in session._wire.in_flight.items() if exchange.machine.doomed}
+                    self._check_send(send, sends, aborted | doomed, before)
                     sends[send.id] = send
                     requests += 1
                     self._move(send, session, now)
@@ -429,19 +439,20 @@ class Explorer:
         done = not session._pushes.under_way and not sends
         repositories = {push.repository for push in self.pushes}
         left = [session for name in repositories for session in registry.sessions(name) if not session.lost]
-        if done and not faults and len(left) > self.left_open + (before.orphans if before is not None else 0):
+        cancels = before.cancels if before is not None else 0
+        if done and faults == cancels and len(left) > self.left_open + (before.orphans if before is not None else 0):
             raise Violation("an upload session was left open" + _told(before))
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
         dumped = self._forker.dump(session)
         state = _State(dumped, registry, sends, aborted, until, now, faults, requests, done, None, saved)
         if before is not None:
-            state.crashed, state.orphans = before.crashed, before.orphans
+            state.crashed, state.orphans, state.cancels = before.crashed, before.orphans, cancels
         return state
 
     # --- invariants ---
 
-    def _check_send(self, send: Send, sends: dict[int, Send], aborted: frozenset[int], before: _State | None) -> None:
+    def _check_send(self, send: Send, sends: dict[int, Send], unwanted: frozenset[int], before: _State | None) -> None:
         if SECRET in repr(send):
             raise Violation("a secret shows in a repr" + _told(before))
         authorized = any(name == "Authorization" for name, _ in send.headers)
@@ -452,7 +463,7 @@ class Explorer:
         if _to_token_server(send) and any(other.url == send.url for other in sends.values()):
             raise Violation("two requests for the same token in flight" + _told(before))
         name = _content_name(send)
-        if name and any(_content_name(other) == name for other in sends.values() if other.id not in aborted):
+        if name and any(_content_name(other) == name for other in sends.values() if other.id not in unwanted):
             raise Violation(f"{name} is being sent twice" + _told(before))
 
     def _check_handled(self, send: Send, event: Response | Failed, state: _State) -> None:
