@@ -187,6 +187,9 @@ CHUNK_FLOOR_BYTES: Final = 64 * 1024
 RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
 """The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
+DISCARDS_MAX: Final = 4
+"""How often a session is given back at a Location that turned out stale. A registry may still be at work on the request
+that was cut, which changes it once more; each try is two round trips, and more than one such change is rare."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
@@ -356,7 +359,7 @@ class UploadMachine(Machine):
                     return _O.NOT_YET, None
                 return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
             case _S.DISCARDING:
-                stale = response.status == 416 and self.discards < 2
+                stale = response.status == 416 and self.discards < DISCARDS_MAX
                 return (_O.LOOK if stale else _O.DELETED), None
             case _:
                 return self._classify_status(response, url)

@@ -310,13 +310,15 @@ class Driver:
             self._session.cancel(push_id, self._clock())
         self._news.set()
 
-    # --- tasks ---
+    # --- tasks: protected each, for a KeyboardInterrupt is raised in whatever runs, and only whoever waits may have it
 
+    @trio.lowlevel.enable_ki_protection
     async def _perform(self, exchange_id: int, exchange: ExchangeTask) -> None:
         answer = await exchange.perform()
         del self._exchanges[exchange_id]
         self._tell(answer)
 
+    @trio.lowlevel.enable_ki_protection
     async def _look_up(self, need: NeedCredentials) -> None:
         answer: Credentials | NoCredentials = NoCredentials(id=need.id, error="the keychain was too slow")
         try:

@@ -172,6 +172,7 @@ class ExchangeTask:
                 self._more_came()  # so that nobody waits for a source in vain
             self._report(exchange)
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(
         self, wire: Wire, exchange: http1.Exchange, body: _BodyReader | None, whole: trio.CancelScope
     ) -> None:

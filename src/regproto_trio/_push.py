@@ -18,6 +18,7 @@ from regproto_sync._state import state_folder
 from regproto_trio._driver import Keychain, drive
 
 
+@trio.lowlevel.enable_ki_protection
 async def push(
     source: str | os.PathLike[str] | ImageSource,
     reference: str,
@@ -36,8 +37,8 @@ async def push(
 ) -> PushResult:
     """Push an image or index, and return when it is there.
 
-    Cancelled, it gives back what it has open at the registry, for at most ten seconds, before it raises
-    `trio.Cancelled`. `drive` has that time as an argument, and shares connections and tokens among pushes.
+    Cancelled or interrupted (KeyboardInterrupt), it gives back what it has open at the registry, for at most ten
+    seconds, before it raises. `drive` has that time as an argument, and shares connections and tokens among pushes.
 
     Args:
         source: an OCI layout folder, an archive (an OCI layout in a tar, or what `docker save` writes), as a string
