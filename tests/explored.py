@@ -349,6 +349,8 @@ def _wide() -> Iterator[Scenario]:
     )
     yield _scenario("image, refused late", single(), config=patient, **{**few, "answers": ("ok", "401", "503")})
     yield _scenario("blob in a session, refused late", one_blob(), config=sessions, **few)
+    busy = {**few, "answers": ("ok", "403", "416")}
+    yield _scenario("session at work when given back", one_blob(), config=sessions, **busy)
     unknown = {**posts, "answers": ("ok", "blob unknown"), "faults": 2}
     yield _scenario("index, told to be incomplete", two_images(), **unknown)
     yield _scenario("tag that stays away", single(), config=patient, **{**posts, "answers": ("ok", "503"), "faults": 4})

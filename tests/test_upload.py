@@ -331,6 +331,19 @@ def test_a_stale_delete_is_asked_about_once() -> None:
     assert play.names[2:] == ["PATCH", "DELETE session", "GET session", "DELETE session"]
 
 
+def test_a_session_that_is_still_at_work_is_given_back_after_a_while() -> None:
+    play = Play({"PATCH": [refuse(403, "DENIED")], "DELETE session": [say(416)] * 3}, config=PATCHES)
+    play.run(PUSH)
+    assert play.names[2:] == ["PATCH", *["DELETE session", "GET session"] * 3, "DELETE session"]
+    assert play.now > 0 and not play.registry.sessions(REPO)
+
+
+def test_a_session_that_is_always_stale_is_left() -> None:
+    play = Play({"PATCH": [refuse(403, "DENIED")], "DELETE session": [say(416)] * 9}, config=PATCHES)
+    play.run(PUSH)
+    assert play.names.count("DELETE session") == 4
+
+
 @pytest.mark.parametrize("answer", [say(404), say(500), say(405), LOST])
 def test_a_failed_delete_is_ignored(answer: Fail | Pass) -> None:
     play = Play({"PATCH": [refuse(403, "DENIED")], "DELETE session": [answer]}, config=PATCHES)

@@ -168,6 +168,7 @@ TABLE: Final[Table] = {
     _S.DISCARDING: {
         _O.DELETED: _S.ABANDONED,
         _O.LOOK: _S.SETTLING,
+        _O.UNSURE: _S.SETTLING,
         _O.CHALLENGED: _S.DISCARDING,
         _O.NOT_SENT: _S.DISCARDING,
         _O.LOST: _S.DISCARDING,
@@ -188,8 +189,8 @@ RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
 """The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 DISCARDS_MAX: Final = 4
-"""How often a session is given back at a Location that turned out stale. A registry may still be at work on the request
-that was cut, which changes it once more; each try is two round trips, and more than one such change is rare."""
+"""Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
+which is what a registry may need to notice that a request was cut."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
@@ -283,6 +284,8 @@ class UploadMachine(Machine):
         return f"upload of blob {self.digest}"
 
     def patience(self, config: Config) -> int:
+        if self.state is _S.DISCARDING and self.discards > 1:
+            return DISCARDS_MAX - 2
         return 0 if self.state in (_S.SETTLING, _S.DISCARDING) else config.attempts - 1
 
     def go_on(self, location: str, offset: int) -> None:
@@ -359,8 +362,10 @@ class UploadMachine(Machine):
                     return _O.NOT_YET, None
                 return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
             case _S.DISCARDING:
-                stale = response.status == 416 and self.discards < DISCARDS_MAX
-                return (_O.LOOK if stale else _O.DELETED), None
+                if response.status != 416 or self.discards >= DISCARDS_MAX:
+                    return _O.DELETED, None
+                # Stale once is as it may be. Stale again: what was cut is still being worked on over there.
+                return (_O.LOOK if self.discards < 2 else _O.UNSURE), None
             case _:
                 return self._classify_status(response, url)
 

@@ -1,7 +1,7 @@
 """The public calls beside `push`: one layer, one manifest, tags, an artifact, several images at once.
 
-Each does what the call of the same name in `regproto_sync` does, and takes the same arguments. Cancelled, it gives
-back what it has open at the registry before it raises `trio.Cancelled`.
+Each does what the call of the same name in `regproto_sync` does, and takes the same arguments. Cancelled or
+interrupted (KeyboardInterrupt), it gives back what it has open at the registry before it raises.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from regproto_trio._driver import drive
 T = TypeVar("T")
 
 
+@trio.lowlevel.enable_ki_protection
 async def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> list[PushResult]:
     """Performs several plans for one registry at the same time, in one session: see `regproto_sync.push_planned`."""
     if not plans:
@@ -39,6 +40,7 @@ async def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> 
     results: dict[int, PushResult] = {}
     async with drive(session, keychain=keychain, tls=options.get("tls"), on_notice=options.get("on_notice")) as driver:
 
+        @trio.lowlevel.enable_ki_protection
         async def finish(push_id: int) -> None:
             results[push_id] = await driver.finish(push_id)
 
@@ -52,8 +54,8 @@ async def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> 
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
-    """What reads files; abandoned when cancelled, since it changes nothing."""
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+    """What reads files. Cancelled, it is waited for: nothing goes on once the call is over."""
+    return await trio.to_thread.run_sync(call)
 
 
 async def _one(plan: Planned, options: Options) -> PushResult:
