@@ -40,6 +40,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_layout(tmp_path_factory.mktemp("cancel") / "layout", (2_000, 300_000))
 
 
+OTHERS: set[threading.Thread] = set()
+"""Threads from before the test."""
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 # --- watching -----------------------------------------------------------------------------------------------------
 
 
@@ -85,7 +95,7 @@ def settle(server: Server) -> None:
 def left_behind(server: Server, repository: str) -> dict[str, object]:
     """What there is of a push that is over; nothing is what there has to be."""
     settle(server)
-    names = {thread.name for thread in threading.enumerate()} - {"MainThread", "registry"}
+    names = {thread.name for thread in threading.enumerate() if thread not in OTHERS} - {"registry"}
     found = {
         "upload sessions": server.registry.sessions(repository),
         "threads": {name for name in names if not name.startswith("Trio thread")},  # those wait for work
