@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
-from conformance._fields import Fields, Invalid, as_list, as_text
+from conformance._fields import Fields, Invalid, anything, as_list, as_text
 from conformance._fields import as_range as as_times
 from conformance._names import Names
 from conformance._requests import Expected, Pattern, Seen, described_body, target_of
@@ -76,17 +76,18 @@ def read_asked(raw: object, where: str, others: bool) -> Asked:
 
 
 def read_expected(raw: object, where: str) -> Expected:
-    """One request: a line, or an object with `request`, `headers` and `times`."""
+    """One request: a line, or an object with `request`, `headers`, `times` and `json`."""
     if isinstance(raw, str):
         return Expected(pattern=Pattern.read(raw, where))
     fields = Fields(raw, where)
     pattern = Pattern.read(fields.take("request", as_text), where)
     headers = fields.mapping("headers", _header)
     least, most = fields.take("times", as_times, (1, 1))
+    document = fields.maybe("json", anything)
     fields.end()
     if most < 1:
         raise Invalid(f"{where}: what must not be asked stands in not_asked")
-    return Expected(pattern=pattern, headers=headers, least=least, most=most)
+    return Expected(pattern=pattern, headers=headers, least=least, most=most, document=document)
 
 
 def _header(raw: object, where: str) -> str | None:

@@ -79,7 +79,7 @@ def _item(fields: Fields, known: Contents, salt: str) -> Item:
         content = _salted(_plain(fields), salt)
     elif kind == "json":
         media_type = CONFIG
-        value = fields.take("json", lambda value, where: _with_descriptors(value, where, known))
+        value = fields.take("json", lambda value, where: with_descriptors(value, where, known))
         content = serialized({**value, "salt": salt} if salt and isinstance(value, dict) and value else value)
     else:
         read = _image if kind == "image" else _index
@@ -180,12 +180,12 @@ def described(raw: object, where: str, known: Contents) -> dict[str, Any]:
     return plain | changes
 
 
-def _with_descriptors(raw: Any, where: str, known: Contents) -> Any:
+def with_descriptors(raw: Any, where: str, known: Contents) -> Any:
     """A JSON value with every `{"@": "name"}` in it made a descriptor."""
     if isinstance(raw, dict) and "@" in raw:
         return described(raw, where, known)
     if isinstance(raw, dict):
-        return {key: _with_descriptors(value, f"{where}.{key}", known) for key, value in raw.items()}
+        return {key: with_descriptors(value, f"{where}.{key}", known) for key, value in raw.items()}
     if isinstance(raw, list):
-        return [_with_descriptors(value, f"{where}[{n}]", known) for n, value in enumerate(as_list(raw, where))]
+        return [with_descriptors(value, f"{where}[{n}]", known) for n, value in enumerate(as_list(raw, where))]
     return raw

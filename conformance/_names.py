@@ -49,6 +49,7 @@ class Names:
             return self.prefix + word.removeprefix("repo/")
         name, _, part = word.partition(".")
         item = self.contents.get(name)
-        if item is not None and part in ("", "hex", "size"):
-            return {"": str(item.digest), "hex": item.digest.hex, "size": str(item.descriptor.size)}[part]
+        if item is not None and part in ("", "hex", "hex64", "size"):
+            hex_ = item.digest.hex
+            return {"": str(item.digest), "hex": hex_, "hex64": hex_[:64], "size": str(item.descriptor.size)}[part]
         raise Invalid(f"{where}: nothing is called {{{word}}}")

@@ -30,7 +30,7 @@ class Player(FakeRegistry):
         furnish(self, scenario.has, names)
         for repository, tags in scenario.tags.items():
             for tag, name in tags.items():
-                self.put_manifest(names.fill(repository), names.contents[name].content, tag)
+                self.put_manifest(names.fill(repository), names.contents[name].content, names.fill(tag))
         self.names = names
         self.seen: list[Seen] = []
         self._script = [(entry, _turns(entry)) for entry in scenario.answers]

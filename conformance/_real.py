@@ -116,7 +116,7 @@ class _Bench:
                     self._push(_alone(names.fill(repository), item))
         for repository, tags in scenario.tags.items():
             for tag, name in tags.items():
-                self._push(_alone(names.fill(repository), names.contents[name], tag))
+                self._push(_alone(names.fill(repository), names.contents[name], names.fill(tag)))
 
     def _push(self, push: Push) -> None:
         session = Session(self.url, seed=1, now=time.monotonic())

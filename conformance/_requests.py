@@ -11,13 +11,14 @@ a query is compared byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
-from conformance._content import Contents
+from conformance._content import Contents, with_descriptors
 from conformance._fields import Invalid, as_text
 from conformance._names import Names
 from regproto import Headers
@@ -107,6 +108,8 @@ class Expected:
     """Values may have wildcards; None: there must be no such header."""
     least: int = 1
     most: int = 1
+    document: Any = None
+    """What the body is as JSON, whatever its serialization; None: that is not looked at."""
 
     def why_not(self, seen: Seen, names: Names) -> str | None:
         """Why a request with this method and target is another one all the same; None if it is this."""
@@ -121,7 +124,17 @@ class Expected:
         body = self.pattern.body_bytes(names.contents)
         if body is not None and (seen.body != body if seen.whole else not body.startswith(seen.body)):
             return f"the body is {described_body(seen)}, not {self.pattern.body} ({len(body)} bytes)"
+        if self.document is not None and seen.whole:
+            return self._why_not_document(seen.body, names)
         return None
+
+    def _why_not_document(self, body: bytes, names: Names) -> str | None:
+        wanted = with_descriptors(self.document, self.pattern.text, names.contents)
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return "the body is not JSON"
+        return None if found == wanted else f"the body is {found}, not {wanted}"
 
     def fits(self, seen: Seen, names: Names) -> bool:
         """Whether this is the request."""

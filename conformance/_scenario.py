@@ -11,7 +11,7 @@ import attrs
 
 from conformance._answers import Scripted, read_scripted
 from conformance._asked import Asked, read_asked
-from conformance._content import Contents, read_contents
+from conformance._content import Contents, read_contents, with_descriptors
 from conformance._fields import (
     Fields,
     Invalid,
@@ -271,6 +271,7 @@ def _check_words(scenario: Scenario, where: str) -> None:
         patterns.append(expected.pattern)
         for value in expected.headers.values():
             names.fill(value or "", where)
+        with_descriptors(expected.document, f"{where}: {expected.pattern.text}", scenario.contents)
     for pattern in patterns:
         names.fill(pattern.target, f"{where}: {pattern.text}")
         pattern.body_bytes(scenario.contents)
@@ -278,5 +279,5 @@ def _check_words(scenario: Scenario, where: str) -> None:
         for answer in (*entry.answers, *([entry.always] if entry.always else [])):
             for text in (*answer.headers.values(), answer.body.decode()):
                 names.fill(text, f"{where}: {entry.to.text}")
-    for repository in (*scenario.has, *scenario.tags):
-        names.fill(repository, where)
+    for text in (*scenario.has, *scenario.tags, *(tag for tags in scenario.tags.values() for tag in tags)):
+        names.fill(text, where)

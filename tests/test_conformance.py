@@ -120,6 +120,9 @@ ROWS = (
     "PUT tag",
     "GET token",
     "POST token",
+    "GET referrers API",
+    "GET list",
+    "PUT list",
 )
 COLUMNS = ("not sent", "lost", "timed-out", "401", "404", "416", "429", "5xx")
 
