@@ -91,6 +91,8 @@ def over_http(scenarios: Sequence[Scenario], driver: str, jobs: int = JOBS) -> l
     run = _load(driver)
 
     def row(scenario: Scenario) -> Row:
+        if scenario.refused is not None:
+            return Row(scenario, Verdict.NOT_PLAYED, "the plan is refused before any driver has part in it")
         if scenario.core_only:
             return Row(scenario, Verdict.NOT_PLAYED, scenario.core_only)
         return _row(scenario, lambda s: check(s, run))

@@ -12,7 +12,7 @@ import attrs
 from conformance._answers import Answer
 from conformance._names import Names
 from conformance._plan import Draft, build
-from conformance._played import Outcome, differences
+from conformance._played import Outcome, differences, refusal_difference
 from conformance._player import Played, Player
 from conformance._scenario import Scenario
 from conformance._switches import make_config
@@ -65,6 +65,8 @@ def play(scenario: Scenario, order: str = ORDERS[0]) -> Outcome:
 def check(scenario: Scenario) -> list[str]:
     """Plays it in every order; what is not as it says."""
     names = scenario.names()
+    if scenario.refused is not None:
+        return refusal_difference(scenario, names)
     for order in ORDERS:
         try:
             found = differences(scenario, play(scenario, order), names)

@@ -8,11 +8,12 @@ import attrs
 
 from conformance._asked import difference
 from conformance._names import Names
+from conformance._plan import build
 from conformance._player import Player
 from conformance._requests import Seen, target_of
-from conformance._results import result_difference, told_difference
+from conformance._results import error_difference, result_difference, told_difference
 from conformance._scenario import Scenario
-from regproto import Notice, Push, PushOutcome, PushResult
+from regproto import Notice, Push, PushOutcome, PushResult, RegprotoError
 
 
 @attrs.define(kw_only=True)
@@ -27,6 +28,17 @@ class Outcome:
     notices: list[Notice] | None = None
     """None: they were not kept."""
     waited_s: float | None = None
+
+
+def refusal_difference(scenario: Scenario, names: Names) -> list[str]:
+    """What is not as it says of a scenario whose plan is refused."""
+    assert scenario.refused is not None
+    try:
+        for plan in scenario.plans:
+            build(plan, scenario.contents, names, bytes, bytes)
+    except RegprotoError as error:
+        return error_difference(scenario.refused, error, names)
+    return ["the plan is taken, must be refused"]
 
 
 def differences(scenario: Scenario, outcome: Outcome, names: Names) -> list[str]:

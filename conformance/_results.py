@@ -66,7 +66,7 @@ def read_result(raw: object, where: str) -> ExpectedResult:
     fields = Fields(raw, where)
     result = ExpectedResult(
         outcome=fields.take("outcome", one_of(o.value for o in PushOutcome)),
-        error=fields.maybe("error", _error),
+        error=fields.maybe("error", read_error),
         digest=fields.maybe("digest", as_text),
         came={key: fields.take(key, list_of(as_text)) for key in _CAME if key in fields},
         warnings=fields.maybe("warnings", list_of(as_text)),
@@ -79,7 +79,8 @@ def read_result(raw: object, where: str) -> ExpectedResult:
     return result
 
 
-def _error(raw: object, where: str) -> ExpectedError:
+def read_error(raw: object, where: str) -> ExpectedError:
+    """An `error`. Raises `Invalid`."""
     fields = Fields(raw, where)
     error = ExpectedError(
         kind=fields.take("kind", one_of(ERRORS)),
@@ -118,7 +119,7 @@ def result_difference(expected: ExpectedResult, result: PushResult, names: Names
     if expected.error is None and result.error is not None:
         found.append(f"error: {result.error}")
     if expected.error is not None and result.error is not None:
-        found += _error_difference(expected.error, result.error, names)
+        found += error_difference(expected.error, result.error, names)
     if expected.digest is not None:
         compare("digest", names.contents[expected.digest].digest, result.digest)
     for key, wanted in expected.came.items():
@@ -134,7 +135,8 @@ def _name_of(digest: str, contents: Contents) -> str:
     return next((name for name, item in contents.items() if item.digest == digest), digest)
 
 
-def _error_difference(expected: ExpectedError, error: Exception, names: Names) -> list[str]:
+def error_difference(expected: ExpectedError, error: Exception, names: Names) -> list[str]:
+    """Where an error is not as it must be."""
     found = []
     if type(error) is not ERRORS[expected.kind]:
         found.append(f"error: {type(error).__name__} ({error}), must be {expected.kind}")

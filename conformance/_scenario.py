@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +31,18 @@ from conformance._names import Names
 from conformance._plan import Plan, read_plan
 from conformance._probe import PROBES
 from conformance._requests import Pattern
-from conformance._results import ExpectedNotice, ExpectedResult, check_names, read_notice, read_result
+from conformance._results import (
+    ExpectedError,
+    ExpectedNotice,
+    ExpectedResult,
+    check_names,
+    read_error,
+    read_notice,
+    read_result,
+)
 from conformance._switches import read_config, read_keychain, read_switches
 
+_ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
 
 
@@ -64,6 +74,8 @@ class Scenario:
     not_asked: tuple[Pattern, ...]
     counts: tuple[tuple[Pattern, int, int], ...]
     results: tuple[ExpectedResult, ...]
+    refused: ExpectedError | None
+    """Not None: the plan itself is refused, before anything is asked."""
     told: tuple[ExpectedNotice, ...]
     there: bool
     """What a successful push named must be in the registry afterwards."""
@@ -137,9 +149,12 @@ def _scenario(
     fields = Fields(raw, f"{theme}[{number}]")
     scenario_id = fields.take("id", as_text)
     fields.where = where = f"{theme}: {scenario_id}"
+    if not _ID.fullmatch(scenario_id):
+        raise Invalid(f"{where}: an id is of small letters, digits and dashes")
     raw_contents = dict(shared) | fields.mapping("content", anything)
     contents = read_contents(raw_contents, f"{where}.content")
     others = fields.take("others_asked", as_flag, False)
+    refused = fields.maybe("refused", read_error)
     registry = Fields(fields.mapping("registry", anything), f"{where}.registry")
     scenario = Scenario(
         id=scenario_id,
@@ -161,7 +176,8 @@ def _scenario(
         asked=fields.maybe("asked", lambda value, at: read_asked(value, at, others)),
         not_asked=fields.many("not_asked", Pattern.read_text),
         counts=fields.maybe("counts", _counts) or (),
-        results=_one_or_more(fields, "result", "results", read_result),
+        refused=refused,
+        results=_one_or_more(fields, "result", "results", read_result) if not refused else (),
         told=fields.many("told", read_notice),
         there=fields.take("there", as_flag, True),
         left_open=fields.take("left_open", as_count, 0),
@@ -229,6 +245,9 @@ def _counts(raw: object, where: str) -> tuple[tuple[Pattern, int, int], ...]:
 def _check(scenario: Scenario, where: str) -> None:
     if not scenario.source or not scenario.says:
         raise Invalid(f"{where} must say what it shows, and where that is written")
+    if scenario.refused is not None:
+        _check_refused(scenario, where)
+        return
     if scenario.asked is None and not scenario.counts:
         raise Invalid(f"{where} checks nothing of what is asked")
     if scenario.asked is not None and scenario.asked.others and not scenario.asked.requests:
@@ -259,6 +278,15 @@ def _check(scenario: Scenario, where: str) -> None:
     ]
     if needs_core and not scenario.core_only:
         raise Invalid(f"{where}: {needs_core[0]} can't be played over HTTP; say why in core_only")
+
+
+def _check_refused(scenario: Scenario, where: str) -> None:
+    """A plan that is refused leaves nothing to ask."""
+    if scenario.asked or scenario.counts or scenario.answers or scenario.not_asked or scenario.told:
+        raise Invalid(f"{where}: nothing is asked of a registry where the plan is refused")
+    for name in (name for plan in scenario.plans for name in plan.named()):
+        if name not in scenario.contents:
+            raise Invalid(f"{where}: there is no content {name!r}")
 
 
 def _check_words(scenario: Scenario, where: str) -> None:

@@ -51,6 +51,12 @@ def mutants(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         change(other)
         return what, other
 
+    if "refused" in entry:
+        return [
+            changed("another kind", lambda e: e["refused"].update(kind="TransportError")),
+            changed("other words", lambda e: e["refused"].update(says=["never said"])),
+            changed("a plan that is taken", lambda e: e.update(push={"root": "image"}, content={})),
+        ]
     found = []
     for n in range(len(entry.get("asked", ()))):
         found.append(changed(f"another asked[{n}]", lambda e, n=n: e["asked"].__setitem__(n, "GET /v2/{repo}/nothing")))
@@ -192,6 +198,12 @@ def read(**changes: Any) -> Scenario:
         ({"content": {"layer": {"image": {"config": "nope", "layers": []}}}}, "no content 'nope' before this"),
         ({"waited_s": 1}, "say why in core_only"),
         ({"killed_at": "PUT **"}, "say why in core_only"),
+        ({"refused": {"kind": "ContentError"}, "result": None}, "nothing is asked"),
+        ({"id": "Not an id"}, "small letters"),
+        ({"each": {"a": [1], "b": [2]}}, "one word"),
+        ({"each": {"a": [1]}}, "$a stands nowhere"),
+        ({"any_registry": ["teleport"]}, "must be one of"),
+        ({"any_registry": [], "registry": {"switches": {"mount": False}}}, "no script and no switches"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], says: str) -> None:
