@@ -153,6 +153,7 @@ class Exchange:
         self._writing = True
         self._sent = 0
         self._offered = 0
+        self._most_offered = 0
         self._write_error = ""
         self._head: h11.Response | None = None
         self._head_room = send.max_head_bytes
@@ -224,6 +225,7 @@ class Exchange:
             offset = self._send.body.offset + self._sent - len(self._first)
             piece = Span(offset, size, last=self._sent + size == self._size)
         self._offered = self._sent + len(piece)
+        self._most_offered = max(self._most_offered, self._offered)
         return piece
 
     def sent(self, count: int) -> None:
@@ -329,9 +331,11 @@ class Exchange:
 
     @property
     def stream_sent(self) -> int:
-        """The offset in the stream after the last byte that may have been given to the connection."""
-        assert self._feed is not None
-        return self._feed.reached(self._offered)
+        """The offset in the stream after the last byte that was given to the connection; where it failed: may have been
+        (a write that fails does not say how far it got)."""
+        feed = self._feed
+        assert feed is not None
+        return feed.reached(self._most_offered if isinstance(self.outcome, Failed) else self._sent)
 
     @property
     def _body_sent(self) -> int:

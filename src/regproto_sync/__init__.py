@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from regproto_sync._driver import Driver as Driver
     from regproto_sync._driver import run_session as run_session
     from regproto_sync._entries import push_artifact as push_artifact
+    from regproto_sync._entries import push_image as push_image
     from regproto_sync._entries import push_layer as push_layer
     from regproto_sync._entries import push_many as push_many
     from regproto_sync._entries import push_planned as push_planned
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from regproto_sync._keychain import Keychain as Keychain
     from regproto_sync._keychain import docker_keychain as docker_keychain
     from regproto_sync._keychain import static_keychain as static_keychain
+    from regproto_sync._layers import Layer as Layer
     from regproto_sync._layout import Layout as Layout
     from regproto_sync._layout import open_layout as open_layout
     from regproto_sync._notation import SourceNotFound as SourceNotFound
@@ -69,6 +71,7 @@ _HOMES = {
     "ImageSource": "_image",
     "Keeper": "_state",
     "Keychain": "_keychain",
+    "Layer": "_layers",
     "Layout": "_layout",
     "Options": "_options",
     "Planned": "_source",
@@ -90,6 +93,7 @@ _HOMES = {
     "plan_source": "_source",
     "push": "_push",
     "push_artifact": "_entries",
+    "push_image": "_entries",
     "push_layer": "_entries",
     "push_many": "_entries",
     "push_planned": "_entries",

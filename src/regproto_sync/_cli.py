@@ -11,11 +11,11 @@ import signal
 from collections.abc import Sequence
 
 import regproto
-from regproto_sync import _cli_artifact, _cli_attach, _cli_push, _cli_serve, _cli_tag
+from regproto_sync import _cli_artifact, _cli_attach, _cli_image, _cli_push, _cli_serve, _cli_tag
 from regproto_sync._cli_run import CODES_HELP, INTERRUPTED, MISUSE, Misuse
 from regproto_sync._output import say
 
-COMMANDS = (_cli_push, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
+COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,13 +9,19 @@ from typing import Any, Final
 from regproto import PushResult
 from regproto._content import MANIFEST_MAX_BYTES
 from regproto._errors import printable
+from regproto_sync._cli_image import add_compression_options, check_compression_options, layer_of
 from regproto_sync._cli_run import CODES_HELP, Misuse, add_registry_options, perform
-from regproto_sync._notation import STANDARD_INPUT
+from regproto_sync._notation import STANDARD_INPUT, SourceNotFound, split_source
 from regproto_sync._output import Output
 
 _FILE_HELP: Final = """\
 FILE is a file or a folder, with its media type after a colon if that is told. A folder becomes a gzipped tar that
 is the same for the same content, and that oras unpacks."""
+
+
+_LAYER_HELP: Final = """\
+With --compression, FILE is a plain tar, which is compressed and hashed while it is sent; with - as FILE it is read
+from standard input. Either can't be sent again after a fault, except with --spool."""
 
 
 def add(commands: Any) -> None:
@@ -29,9 +35,11 @@ def add(commands: Any) -> None:
     add_registry_options(artifact)
     artifact.set_defaults(run=_push_artifact)
 
-    layer = _command(commands, "push-layer", "push one layer or other blob alone", _FILE_HELP)
+    layer = _command(commands, "push-layer", "push one layer or other blob alone", f"{_FILE_HELP}\n{_LAYER_HELP}")
     layer.add_argument("file", metavar="FILE[:MEDIA_TYPE]")
     layer.add_argument("repository", metavar="HOST/REPOSITORY")
+    layer.add_argument("--media-type", metavar="TYPE", default="", help="by default that of an OCI layer")
+    add_compression_options(layer, None)
     add_registry_options(layer)
     layer.set_defaults(run=_push_layer)
 
@@ -103,7 +111,26 @@ def _push_artifact(options: argparse.Namespace) -> int:
 
 def _push_layer(options: argparse.Namespace) -> int:
     options.reference = options.repository
-    return _perform(options, "push_layer", {"layer": options.file, "repository": options.repository})
+    arguments = {"layer": options.file, "repository": options.repository, "spool": options.spool}
+    from_input = options.file == STANDARD_INPUT
+    if from_input or options.compression is not None:
+        if from_input:
+            options.compression = options.compression or "none"
+        file, media_type = (STANDARD_INPUT, "") if from_input else _split(options.file)
+        arguments["layer"] = layer_of(file, options, options.media_type or media_type)
+    elif options.media_type:
+        raise Misuse("--media-type is for standard input or --compression; else write FILE:MEDIA_TYPE")
+    else:
+        check_compression_options(options)
+    return _perform(options, "push_layer", arguments)
+
+
+def _split(text: str) -> tuple[str, str]:
+    try:
+        path, media_type = split_source(text)
+    except SourceNotFound as error:
+        raise Misuse(error) from None
+    return str(path), media_type or ""
 
 
 def _put_manifest(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any, Final
 
 from regproto import PushResult
+from regproto_sync._cli_image import add_compression_options, check_compression_options
 from regproto_sync._cli_run import CODES_HELP, Misuse, add_registry_options, perform
 from regproto_sync._notation import is_standard_input
 from regproto_sync._output import Output, say
@@ -44,6 +45,7 @@ def add(commands: Any) -> None:
         metavar="REPOSITORY",
         help="a repository ([HOST/]NAME) that may hold some of the blobs already; may be repeated",
     )
+    add_compression_options(push, None)
     add_registry_options(push)
     push.add_argument("--allow-nondistributable", action="store_true", help="send non-distributable layers too")
     push.add_argument("--sparse", action="store_true", help="leave out children of an index that SOURCE lacks")
@@ -55,6 +57,7 @@ def add(commands: Any) -> None:
 
 def _push(options: argparse.Namespace) -> int:
     output = Output(json=options.json, quiet=options.quiet)
+    check_compression_options(options)
     if is_standard_input(options.source):
         if options.password_stdin:
             raise Misuse("standard input can't be both the password and the archive")
@@ -76,7 +79,10 @@ def _push(options: argparse.Namespace) -> int:
     if more:
         if options.resume:
             raise Misuse("--resume takes one reference")
+        if options.compression is not None:
+            raise Misuse("--compression takes one reference")
         arguments["images"] = [(options.source, reference) for reference in options.references]
         return perform(options, output, "push_many", arguments, pushed)
     arguments |= {"source": options.source, "reference": first, "resume": options.resume}
+    arguments |= {"compression": options.compression, "level": options.level, "spool": options.spool}
     return perform(options, output, "push", arguments, pushed)

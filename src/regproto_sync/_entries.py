@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import attrs
 
@@ -16,13 +16,14 @@ from regproto_sync._attach import asking
 from regproto_sync._driver import Driver
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
+from regproto_sync._layers import Layer
 from regproto_sync._options import Options
-from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many, plan_tag
+from regproto_sync._plans import Item, plan_artifact, plan_image, plan_layer, plan_manifest, plan_many, plan_tag
 from regproto_sync._source import Planned
 
 
 def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> list[PushResult]:
-    """Performs several plans for one registry at the same time, in one session.
+    """Performs several plans for one registry at the same time, in one session, and closes their streams.
 
     Returns:
         Their results in the same order, those that failed with their `error`. None for none.
@@ -34,8 +35,12 @@ def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> list[P
     session = Session(plans[0].registry_url, options.get("config"), seed=seed, now=time.monotonic())
     keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
     ids = [session.submit(plan.push) for plan in plans]
-    with Driver(tls=options.get("tls")) as driver:
-        results = driver.run(session, set(ids), keychain=keychain, on_notice=options.get("on_notice"))
+    try:
+        with Driver(tls=options.get("tls")) as driver:
+            results = driver.run(session, set(ids), keychain=keychain, on_notice=options.get("on_notice"))
+    finally:
+        for plan in plans:
+            plan.close()
     return [explained(plan, results[push_id]) for plan, push_id in zip(plans, ids, strict=True)]
 
 
@@ -57,33 +62,69 @@ def _one(plan: Planned, options: Options) -> PushResult:
     return results[0]
 
 
+def push_image(
+    image_config: Mapping[str, Any],
+    layers: Sequence[Layer],
+    reference: str,
+    *,
+    tags: Sequence[str] = (),
+    plain_http: bool = False,
+    spool: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push an image of layers that are made on their way: compressed and hashed while they are sent.
+
+    A layer can't be sent again: a fault that takes more of it than is kept (`Config.stream_buffer_bytes`) ends the
+    push.
+
+    Args:
+        image_config: the image's config; its `rootfs` is made here. `architecture` is amd64 and `os` linux where they
+            are not told.
+        layers: the lowest first; see `Layer.stream`.
+        reference: `host/repository:tag`.
+        tags: further tags.
+        plain_http: see `push`.
+        spool: make the layers first, in private temporary files, so that they can be sent again.
+        **options: see `Options`.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed.
+        ContentError: a layer can't be read, or the config can't be JSON.
+        RegprotoError: the push failed.
+    """
+    plan = plan_image(image_config, layers, reference, tags=tags, plain_http=plain_http, spool=spool)
+    return _one(plan, options)
+
+
 def push_layer(
-    layer: Item,
+    layer: Item | Layer,
     repository: str,
     *,
     mount_from: Sequence[str] = (),
     plain_http: bool = False,
+    spool: bool = False,
     **options: Unpack[Options],
 ) -> PushResult:
     """Push one layer (or any other blob), for a manifest that comes later.
 
     Args:
         layer: a file's path, as a string also `FILE:MEDIA_TYPE`, a folder (which becomes a gzipped tar), or a blob
-            or content that describes itself.
+            or content that describes itself; or a `Layer`, which is made while it is sent.
         repository: `host/repository`.
         mount_from: see `push`.
         plain_http: see `push`.
+        spool: make a `Layer` first, in a private temporary file, so that it can be sent again.
         **options: see `Options`.
 
     Returns:
-        Its digest is in `existing`, `mounted` or `uploaded`.
+        Its digest is in `existing`, `mounted` or `uploaded`; that of a `Layer` stands in `streamed` too.
 
     Raises:
         InvalidReference: `repository` is malformed, or has a tag or digest.
         ContentError: the content can't be read; `SourceNotFound` if there is none.
         RegprotoError: the push failed.
     """
-    return _one(plan_layer(layer, repository, mount_from=mount_from, plain_http=plain_http), options)
+    return _one(plan_layer(layer, repository, mount_from=mount_from, plain_http=plain_http, spool=spool), options)
 
 
 def put_manifest(

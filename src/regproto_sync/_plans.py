@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -23,6 +24,7 @@ from regproto import (
     PushResult,
     Reference,
     Resolve,
+    StreamBlob,
     registry_url,
 )
 from regproto._content import check_media_type, parse_manifest
@@ -31,6 +33,7 @@ from regproto_sync._artifact import UNKNOWN_ARTIFACT, artifact
 from regproto_sync._content import ContentSource
 from regproto_sync._files import FILE_TYPE, FOLDER_TYPE, file_blob, folder_blob
 from regproto_sync._image import ImageSource, as_blob
+from regproto_sync._layers import Layer, image_push
 from regproto_sync._notation import split_source
 from regproto_sync._source import Planned, mount_source, open_source, plan_source, target_of
 
@@ -60,14 +63,22 @@ def blob_of(item: Item) -> Blob:
     return file_blob(path, media_type or FILE_TYPE)
 
 
-def plan_layer(layer: Item, repository: str, *, mount_from: Sequence[str] = (), plain_http: bool = False) -> Planned:
+def plan_layer(
+    layer: Item | Layer,
+    repository: str,
+    *,
+    mount_from: Sequence[str] = (),
+    plain_http: bool = False,
+    spool: bool = False,
+) -> Planned:
     """The plan that puts one blob into a repository, for a manifest that comes later.
 
     Args:
-        layer: see `blob_of`.
+        layer: see `blob_of`; or a `Layer`, which is sent as a stream.
         repository: `host/repository`.
-        mount_from: see `push`.
+        mount_from: see `push`; for a stream of no use.
         plain_http: see `push`.
+        spool: make a `Layer` first, in a temporary file.
 
     Raises:
         InvalidReference: `repository` is malformed, or has a tag or digest.
@@ -76,15 +87,46 @@ def plan_layer(layer: Item, repository: str, *, mount_from: Sequence[str] = (), 
     target = Reference.parse(repository)
     if target.tag or target.digest:
         raise InvalidReference(f"{str(target)!r}: a layer goes into a repository, without tag or digest")
-    blob = blob_of(layer)
+    url = registry_url(target.registry, plain_http)
+    if isinstance(layer, Layer):
+        if not spool:
+            stream = StreamBlob(key="layer", media_type=layer.media_type, source=layer.content())
+            push = Push(repository=target.repository, streams=[stream])
+            return Planned(registry_url=url, reference=target, push=push, source=None)
+        made = layer.spooled()
+        blob = Blob(descriptor=made.descriptor, source=made.content)
+    else:
+        blob = blob_of(layer)
     mounts = [mount_source(text, target.registry) for text in mount_from]
     push = Push(repository=target.repository, blobs=[_mounted(blob, mounts)])
     return Planned(
-        registry_url=registry_url(target.registry, plain_http),
+        registry_url=url,
         reference=attrs.evolve(target, digest=blob.descriptor.digest),
         push=push,
         source=None,
     )
+
+
+def plan_image(
+    config: Mapping[str, Any],
+    layers: Sequence[Layer],
+    reference: str,
+    *,
+    tags: Sequence[str] = (),
+    plain_http: bool = False,
+    spool: bool = False,
+) -> Planned:
+    """The plan that pushes an image of layers that are made on their way. The arguments are those of `push_image`.
+
+    Raises:
+        InvalidReference: `reference` or a tag is malformed.
+        ContentError: a layer can't be read, or the reference has a digest.
+    """
+    target, url, names = target_of(reference, tags, plain_http)
+    if target.digest is not None:
+        raise ContentError(f"{reference}: the digest of an image that is yet to be made is not known beforehand")
+    push = image_push(config, layers, target.repository, names, spool)
+    return Planned(registry_url=url, reference=target, push=push, source=None)
 
 
 def plan_manifest(

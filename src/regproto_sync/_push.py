@@ -28,6 +28,9 @@ def push(
     on_notice: Callable[[Notice], None] | None = None,
     nondistributable: bool = False,
     sparse: bool = False,
+    compression: str | None = None,
+    level: int | None = None,
+    spool: bool = False,
     tls: ssl.SSLContext | None = None,
     resume: bool = False,
     seed: int | None = None,
@@ -49,6 +52,10 @@ def push(
         on_notice: told of progress, retries and the registry's warnings, one at a time, in a thread of the driver's.
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
+        compression: `gzip`, `zstd` or `none`, of the plain layers of what `docker save` writes, while they are sent.
+            Such layers are not looked for or mounted, and can't be sent again after a fault.
+        level: of the compression; None: its usual one.
+        spool: compress them first, into private temporary files: then they can be.
         tls: for https; by default the system's trust.
         resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
             do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
@@ -67,6 +74,9 @@ def push(
         plain_http=plain_http,
         nondistributable=nondistributable,
         sparse=sparse,
+        compression=compression,
+        level=level,
+        spool=spool,
     )
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed
     home = Path(os.path.expanduser("~"))
@@ -79,6 +89,7 @@ def push(
         with Driver(tls=tls) as driver:
             result = driver.run(session, {push_id}, keychain=keychain, on_notice=on_notice, keeper=state)[push_id]
     finally:
+        planned.close()
         if state is not None:
             state.close()
     if result.error is not None:

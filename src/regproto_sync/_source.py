@@ -24,11 +24,13 @@ from regproto import (
 )
 from regproto._reference import check_tag
 from regproto_sync._archive import Archive, open_archive
-from regproto_sync._docker_archive import open_docker_archive
+from regproto_sync._docker_archive import DockerImage, open_docker_archive
 from regproto_sync._image import ImageSource, altered
+from regproto_sync._layers import Compression, compressed, compressing_push
 from regproto_sync._layout import layout_of, open_layout
 from regproto_sync._notation import Form, parse_source
 from regproto_sync._state import StateFile, open_state
+from regproto_sync._stream import StreamContent
 
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
@@ -43,6 +45,12 @@ class Planned:
     push: Push
     source: ImageSource | None = attrs.field(repr=False)
     """None: content of the caller's own."""
+
+    def close(self) -> None:
+        """Ends the reading of its streams, whatever came of the push."""
+        for stream in self.push.streams:
+            if isinstance(stream.source, StreamContent):
+                stream.source.close()
 
     def open_state(
         self, source: str | os.PathLike[str] | ImageSource, folder: Path, on_notice: Callable[[Notice], None] | None
@@ -115,6 +123,9 @@ def plan_source(
     plain_http: bool = False,
     nondistributable: bool = False,
     sparse: bool = False,
+    compression: str | None = None,
+    level: int | None = None,
+    spool: bool = False,
 ) -> Planned:
     """The plan that pushes `source` to `reference`. The arguments are those of `push`.
 
@@ -122,10 +133,22 @@ def plan_source(
         InvalidReference: `reference`, a tag or a mount source is malformed.
         SourceNotFound: there is nothing at the source's path.
         ContentError: the source is not what it has to be.
+        LocalProtocolError: there is no such compression or level.
     """
     target, url, named = target_of(reference, tags, plain_http)
     mounts = [mount_source(text, target.registry) for text in mount_from]
+    how = Compression.of(compression, level, spool)
     image = open_source(source)
+    if how is not None:
+        if not isinstance(image, DockerImage):
+            raise ContentError(
+                f"{image.name}: its manifests name the layers as they are; only those of a docker archive can be "
+                "compressed on their way"
+            )
+        if target.digest is None and not how.spool:
+            push = compressing_push(image, how, target.repository, named)
+            return Planned(registry_url=url, reference=target, push=push, source=image)
+        image = compressed(image, how)
     _check_digest(target.digest, image)
     push = image.plan(
         target.repository, tags=named, mount_from=mounts, nondistributable=nondistributable, sparse=sparse

@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final, Self
+from typing import Final, Protocol, Self
 
 from regproto._content import Digest
 from regproto._errors import ContentError, printable
@@ -26,6 +26,16 @@ RELEASE_S: Final = 0.5
 """How long `close` waits for a source that is being read; one that hangs (a terminal) is left to its own."""
 
 
+class Source(Protocol):
+    """What a stream is read from: a file, or anything with these two. It may have `readinto` as well."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none: it has ended."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class StreamFailed(Exception):
     """The source can't be read, or what is asked for is kept no more."""
 
@@ -34,7 +44,7 @@ class Made:
     """Blocks of a source, compressed, and the digests of both sides."""
 
     def __init__(
-        self, source: BinaryIO, compression: str = "none", level: int | None = None, algorithm: str = "sha256"
+        self, source: Source, compression: str = "none", level: int | None = None, algorithm: str = "sha256"
     ) -> None:
         self._source = source
         self._algorithm = algorithm
@@ -94,8 +104,8 @@ class Made:
                 return
 
 
-def _read_into(source: BinaryIO, room: memoryview) -> int:
-    readinto = getattr(source, "readinto", None)
+def _read_into(source: Source, room: memoryview) -> int:
+    readinto: Callable[[memoryview], int | None] | None = getattr(source, "readinto", None)
     if readinto is not None:
         return readinto(room) or 0
     data = source.read(len(room))
@@ -116,9 +126,7 @@ class StreamContent:
         CompressionUnavailable: zstd is not installed.
     """
 
-    def __init__(
-        self, open_source: Callable[[], BinaryIO], compression: str = "none", level: int | None = None
-    ) -> None:
+    def __init__(self, open_source: Callable[[], Source], compression: str = "none", level: int | None = None) -> None:
         compressor(compression, check_compression(compression, level))  # so that mistakes show before anything is sent
         self.compression = compression
         self._open = open_source

@@ -2,7 +2,15 @@
 
 from regproto_trio._attach import attach, referrers
 from regproto_trio._driver import Driver, drive, run_session
-from regproto_trio._entries import push_artifact, push_layer, push_many, push_planned, put_manifest, tag
+from regproto_trio._entries import (
+    push_artifact,
+    push_image,
+    push_layer,
+    push_many,
+    push_planned,
+    put_manifest,
+    tag,
+)
 from regproto_trio._push import push
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "drive",
     "push",
     "push_artifact",
+    "push_image",
     "push_layer",
     "push_many",
     "push_planned",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import trio
 
@@ -19,8 +19,9 @@ from regproto_sync._artifact import UNKNOWN_ARTIFACT
 from regproto_sync._entries import explained, first_failure
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import docker_keychain
+from regproto_sync._layers import Layer
 from regproto_sync._options import Options
-from regproto_sync._plans import Item, plan_artifact, plan_layer, plan_manifest, plan_many, plan_tag
+from regproto_sync._plans import Item, plan_artifact, plan_image, plan_layer, plan_manifest, plan_many, plan_tag
 from regproto_sync._source import Planned
 from regproto_trio._attach import asking
 from regproto_trio._driver import drive
@@ -38,16 +39,21 @@ async def push_planned(plans: Sequence[Planned], **options: Unpack[Options]) -> 
     session = Session(plans[0].registry_url, options.get("config"), seed=seed, now=trio.current_time())
     keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
     results: dict[int, PushResult] = {}
-    async with drive(session, keychain=keychain, tls=options.get("tls"), on_notice=options.get("on_notice")) as driver:
+    ids = [session.submit(plan.push) for plan in plans]
+    tls, on_notice = options.get("tls"), options.get("on_notice")
+    try:
+        async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice) as driver:
 
-        @trio.lowlevel.enable_ki_protection
-        async def finish(push_id: int) -> None:
-            results[push_id] = await driver.finish(push_id)
+            @trio.lowlevel.enable_ki_protection
+            async def finish(push_id: int) -> None:
+                results[push_id] = await driver.finish(push_id)
 
-        ids = [session.submit(plan.push) for plan in plans]
-        async with trio.open_nursery() as nursery:
-            for push_id in ids:
-                nursery.start_soon(finish, push_id)
+            async with trio.open_nursery() as nursery:
+                for push_id in ids:
+                    nursery.start_soon(finish, push_id)
+    finally:
+        for plan in plans:
+            plan.close()
     return [
         await _in_thread(partial(explained, plan, results[push_id])) for plan, push_id in zip(plans, ids, strict=True)
     ]
@@ -64,16 +70,32 @@ async def _one(plan: Planned, options: Options) -> PushResult:
     return results[0]
 
 
+async def push_image(
+    image_config: Mapping[str, Any],
+    layers: Sequence[Layer],
+    reference: str,
+    *,
+    tags: Sequence[str] = (),
+    plain_http: bool = False,
+    spool: bool = False,
+    **options: Unpack[Options],
+) -> PushResult:
+    """Push an image of layers that are made on their way: see `regproto_sync.push_image`."""
+    plan = partial(plan_image, image_config, layers, reference, tags=tags, plain_http=plain_http, spool=spool)
+    return await _one(await _in_thread(plan), options)
+
+
 async def push_layer(
-    layer: Item,
+    layer: Item | Layer,
     repository: str,
     *,
     mount_from: Sequence[str] = (),
     plain_http: bool = False,
+    spool: bool = False,
     **options: Unpack[Options],
 ) -> PushResult:
     """Push one layer, for a manifest that comes later: see `regproto_sync.push_layer`."""
-    plan = partial(plan_layer, layer, repository, mount_from=mount_from, plain_http=plain_http)
+    plan = partial(plan_layer, layer, repository, mount_from=mount_from, plain_http=plain_http, spool=spool)
     return await _one(await _in_thread(plan), options)
 
 

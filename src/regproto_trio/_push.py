@@ -31,6 +31,9 @@ async def push(
     on_notice: Callable[[Notice], None] | None = None,
     nondistributable: bool = False,
     sparse: bool = False,
+    compression: str | None = None,
+    level: int | None = None,
+    spool: bool = False,
     tls: ssl.SSLContext | None = None,
     resume: bool = False,
     seed: int | None = None,
@@ -55,6 +58,10 @@ async def push(
             block.
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
+        compression: `gzip`, `zstd` or `none`, of the plain layers of what `docker save` writes, while they are sent.
+            Such layers are not looked for or mounted, and can't be sent again after a fault.
+        level: of the compression; None: its usual one.
+        spool: compress them first, into private temporary files: then they can be.
         tls: for https; by default the system's trust.
         resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
             do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
@@ -75,6 +82,9 @@ async def push(
             plain_http=plain_http,
             nondistributable=nondistributable,
             sparse=sparse,
+            compression=compression,
+            level=level,
+            spool=spool,
         )
     )
     seed = int.from_bytes(os.urandom(8)) if seed is None else seed
@@ -100,6 +110,7 @@ async def push(
             raise
         raise explained from error
     finally:
+        planned.close()
         if state is not None:
             state.close()
     return result
