@@ -100,10 +100,11 @@ def perform(
             **(choices or {}),
         ),
         "keychain": _keychain(options),
-        "on_notice": output.notice,
     }
     try:
-        result = (_call_trio if options.driver == "trio" else _call_sync)(name, arguments)
+        with output.view() as on_notice:
+            call = _call_trio if options.driver == "trio" else _call_sync
+            result = call(name, {**arguments, "on_notice": on_notice})
     except (InvalidReference, SourceNotFound) as error:
         raise Misuse(error) from None
     except RegprotoError as error:

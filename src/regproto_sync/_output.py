@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Final, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import attrs
 
 from regproto import Notice, PushResult, Reference, RegistryError, RegprotoError, Status
+
+if TYPE_CHECKING:
+    from regproto_sync._live import LiveView
 
 _SHORT_DIGEST: Final = len("sha256:") + 12
 
@@ -44,8 +49,18 @@ class Output:
             fields = plain(notice)
             del fields["error"]  # its text says the same
             emit("notice", fields)
-        elif (line := _line(notice)) is not None:
+        elif (line := line_of(notice)) is not None:
             say(line)
+
+    @contextmanager
+    def view(self) -> Iterator[Callable[[Notice], None]]:
+        """What is to be told the news meanwhile: a live view on a terminal, if rich is there; else lines."""
+        view = None if self.json or self.quiet or not sys.stderr.isatty() else _live_view()
+        if view is None:
+            yield self.notice
+        else:
+            with view:
+                yield view.notice
 
     def pushed(self, reference: str, result: PushResult) -> None:
         """Ends with the image's name by digest, or that of the one blob that was pushed."""
@@ -74,6 +89,19 @@ class Output:
             emit("result", {"outcome": "cancelled"})
 
 
+def _live_view() -> LiveView | None:
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        return None
+    from regproto_sync._live import LiveView
+
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else LiveView(console)
+
+
 def show(text: str) -> None:
     """A line of the result, on standard output."""
     _print(text, sys.stdout)
@@ -93,16 +121,16 @@ def plain(message: attrs.AttrsInstance) -> dict[str, Any]:
     )
 
 
-def _line(notice: Notice) -> str | None:
+def line_of(notice: Notice) -> str | None:
     """One line for what ended or needs to be known; None for what is under way."""
-    what = notice.subject[:_SHORT_DIGEST] if ":" in notice.subject else notice.subject
+    what = short(notice.subject)
     match notice.status:
         case Status.EXISTING | Status.UPLOADED:
-            return f"{what} {notice.status.value} {_size(notice.size_bytes)}"
+            return f"{what} {notice.status.value} {size_text(notice.size_bytes)}"
         case Status.MOUNTED:
-            return f"{what} mounted {_size(notice.size_bytes)}" + (f" from {notice.text}" if notice.text else "")
+            return f"{what} mounted {size_text(notice.size_bytes)}" + (f" from {notice.text}" if notice.text else "")
         case Status.RESUMED:
-            return f"{what} resumed: {_size(notice.sent_bytes)} of {_size(notice.size_bytes)} are there"
+            return f"{what} resumed: {size_text(notice.sent_bytes)} of {size_text(notice.size_bytes)} are there"
         case Status.SKIPPED | Status.FAILED | Status.RESTARTED | Status.NOT_RESUMED:
             return f"{what} {notice.status.value}" + (f": {notice.text}" if notice.text else "")
         case Status.RETRYING:
@@ -113,7 +141,13 @@ def _line(notice: Notice) -> str | None:
             return None
 
 
-def _size(size_bytes: int) -> str:
+def short(subject: str) -> str:
+    """A digest cut to what people compare; a tag whole."""
+    return subject[:_SHORT_DIGEST] if ":" in subject else subject
+
+
+def size_text(size_bytes: int) -> str:
+    """A number of bytes for people."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
