@@ -417,6 +417,14 @@ def _cancelled() -> Iterator[Scenario]:
     yield _scenario("two tags, first cancelled", single(), other, **{**ways, "faults": 1})
     refused = {**ways, "answers": ("ok", "403", "unreadable"), "cancel": False, "faults": 1}
     yield _scenario("two pushes sharing, refused", two_layers(), single(), **refused)
+    follows = one_blob(mount_from=(MountSource(repository="team/base"),))
+    leads = attrs.evolve(one_blob(), repository="team/base")
+    yield _scenario("mounted from a push under way", leads, follows, **{**ways, "faults": 1})
+    yield _scenario(
+        "mounted from a push, refused", leads, follows, **{**refused, "answers": ("ok", "403", "unreadable")}
+    )
+    more = attrs.evolve(follows, blobs=(*follows.blobs, *one_blob(b"another").blobs))
+    yield _scenario("mounted from a push, and more", leads, more, **{**ways, "answers": ("ok", "403"), "faults": 1})
     yield _scenario("one blob twice", one_blob(), one_blob(), **{**ways, "answers": ("ok", "403", "unreadable")})
     stale = ("ok", "stale connection", "stale connection, unused", "416")
     yield _scenario("PATCH over stale connections, cancelled", one_blob(), config=patches, **{**ways, "answers": stale})

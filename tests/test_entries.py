@@ -268,6 +268,18 @@ def test_many_images_share_what_they_have_in_common(
     assert [target for target in requests(registry, "POST") if shared.hex in target][1:] == []
 
 
+def test_large_layers_are_mounted_from_one_repository_to_the_next(
+    calls: Calls, registry: FakeRegistry, host: str, tmp_path: Path
+) -> None:
+    layout = image_layout(tmp_path / "layout", [400_000, 2_000])
+    references = [f"{host}/team/{name}:1" for name in ("a", "b", "c")]
+    results = calls.push_many([(layout, reference) for reference in references])
+    large, small = layers_of(layout, root_digest(layout))
+    assert large in results[0].uploaded
+    assert results[1].mounted == results[2].mounted == (large,)
+    assert all(small in result.uploaded for result in results)
+
+
 def test_one_that_fails_stops_no_other(calls: Calls, registry: FakeRegistry, host: str, tmp_path: Path) -> None:
     good, bad = image_layout(tmp_path / "good", [2_000]), image_layout(tmp_path / "bad", [3_000])
     (damaged,) = layers_of(bad, root_digest(bad))

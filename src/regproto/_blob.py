@@ -1,7 +1,8 @@
 """The life of a blob: is it there, can it be mounted, does one POST do, or does it need an upload session?
 
 It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (HEAD) before it
-repeats anything after an answer that was lost. The upload session is a machine of its own (`_upload`): one blob may
+repeats anything after an answer that was lost. While the same content is on its way into a repository that it may be
+mounted from, it waits for that. The upload session is a machine of its own (`_upload`): one blob may
 own several in turn.
 
 Source: distribution-spec "Checking if content exists", "Single POST", "Mounting a blob from another repository".
@@ -27,6 +28,7 @@ from regproto._url import blob_url, resolve, uploads_url, with_query
 class BlobState(State):
     """Where a blob is."""
 
+    WAITING = "waiting"
     CHOOSING = "choosing"
     LOOKING = "looking"
     MOUNTING = "mounting"
@@ -43,6 +45,7 @@ _O: Final = members(Outcome)
 _N: Final = members(Status)
 
 TABLE: Final[Table] = {
+    _S.WAITING: {_O.READY: _S.CHOOSING, _O.DROP: _S.DROPPED},
     _S.CHOOSING: {
         _O.LOOK: _S.LOOKING,
         _O.MOUNT: _S.MOUNTING,
@@ -299,6 +302,8 @@ class BlobMachine(Machine):
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         Machine.absorb(self, outcome, facts)
         state = self.state
+        if state is _S.WAITING:
+            return
         if state is _S.MOUNTING:
             self._absorb_mount(outcome)
         elif state is _S.POSTING:

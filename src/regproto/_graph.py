@@ -188,10 +188,35 @@ class Graph:
         kept = self.pushes.checkpoint.claim(node.repository, node.digest)
         if kept is not None and isinstance(machine, BlobMachine):
             self._resume(machine, kept)
+        elif isinstance(machine, BlobMachine) and (ahead := self._ahead(machine)) is not None:
+            machine.state = BlobState.WAITING
+            ahead.followers += (machine,)
+            return
         if machine.state in machine.DECIDES:
             self._decide(machine)
         else:
             self._rest(machine)
+
+    def _ahead(self, machine: BlobMachine) -> Node | None:
+        """Where the same content is on its way into a repository that this may be mounted from.
+
+        What is there follows nothing itself, so that nobody waits in a circle.
+        """
+        for source in machine.candidates:
+            if source is None or source.foreign:
+                continue
+            node = self.nodes.get((source.repository, machine.digest, "", None))
+            found = node.machine if node is not None else None
+            if isinstance(found, BlobMachine) and found is not machine and found.state is not BlobState.WAITING:
+                return node
+        return None
+
+    def _let_follow(self, node: Node) -> None:
+        """Nothing of a node is waited for any more: it is there, or will not be."""
+        followers, node.followers = node.followers, ()
+        for machine in followers:
+            if machine.state is BlobState.WAITING:
+                self.advance(machine, (_O.READY, None))
 
     # --- moving ---
 
@@ -471,6 +496,7 @@ class Graph:
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
         self._remember((node.repository, node.digest))
+        self._let_follow(node)
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
             self._one_less(dependent)
@@ -502,6 +528,7 @@ class Graph:
         for user in node.users:
             if user not in heirs:
                 self.fail(user, machine.error)
+        self._let_follow(node)
         if heirs:
             self._set_to_work(heirs[0], node, looked=True)
 
@@ -527,6 +554,7 @@ class Graph:
                 del self.nodes[node.key]
                 machine = node.machine
                 self._stop(work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
+                self._let_follow(node)
             elif isinstance(node.machine, BlobMachine):
                 self._hand_on(node.machine, node.users[0])
             elif node.machine is not None and node.machine.lane == work.id:

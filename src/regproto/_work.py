@@ -135,6 +135,8 @@ class Node:
     """The users that were asked for this itself."""
     dependents: tuple[Node, ...] = ()
     """Who counts this as missing."""
+    followers: tuple[BlobMachine, ...] = ()
+    """In other repositories, to be mounted from here: they wait for this."""
     missing: int = 0
     descended: bool = False
     """What a manifest names has been started."""

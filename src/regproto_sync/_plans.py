@@ -14,6 +14,7 @@ import attrs
 
 from regproto import (
     Blob,
+    Config,
     ContentError,
     Descriptor,
     Digest,
@@ -254,7 +255,7 @@ def plan_many(
 ) -> list[Planned]:
     """The plans that push several images, each a source and a reference, into one registry.
 
-    What two of them share is sent once for each repository, at most: from one to the next it may be mounted.
+    What two of them share is sent once for each repository; what is large is mounted from one to the next.
 
     Raises:
         InvalidReference: a reference is malformed, or one of another registry than the first.
@@ -285,13 +286,16 @@ def plan_many(
     for number, plan in enumerate(plans):
         repository = plan.push.repository
         shared = {b.descriptor.digest: first.setdefault(b.descriptor.digest, repository) for b in plan.push.blobs}
-        blobs = [_mounted(b, _from(shared[b.descriptor.digest], repository)) for b in plan.push.blobs]
+        blobs = [_mounted(b, _from(shared[b.descriptor.digest], repository, b)) for b in plan.push.blobs]
         plans[number] = attrs.evolve(plan, push=attrs.evolve(plan.push, blobs=blobs))
     return plans
 
 
-def _from(first: str, repository: str) -> list[MountSource]:
-    return [MountSource(repository=first)] if first != repository else []
+def _from(first: str, repository: str, blob: Blob) -> list[MountSource]:
+    # What is small is sent in one request; looking for it and mounting it would take two.
+    if first == repository or blob.descriptor.size <= Config().small_blob_bytes:
+        return []
+    return [MountSource(repository=first)]
 
 
 def _mounted(blob: Blob, sources: Sequence[MountSource]) -> Blob:

@@ -89,6 +89,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             len(node.users),
             len(node.goal_of),
             len(node.dependents),
+            len(node.followers),
             _machine(node.machine, normal) if node.machine is not None else None,
         )
         for key, node in sorted(graph.nodes.items(), key=lambda item: item[0][:3])
