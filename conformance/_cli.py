@@ -20,7 +20,7 @@ HOLDS: Final = 0
 FAILS: Final = 1
 MISUSE: Final = 2
 
-JOBS: Final = 8
+JOBS: Final = 16
 """Scenarios at a time over real sockets: most of their time they wait."""
 
 

@@ -81,15 +81,15 @@ def _left(scenario: Scenario, outcome: Outcome, player: Player) -> list[str]:
         return found
     for push, result in zip(outcome.pushes, outcome.results, strict=True):
         if result.outcome is PushOutcome.PUSHED:
-            found += _missing(push, player, names)
+            found += _missing(push, result.digest, player, names)
     return found
 
 
-def _missing(push: Push, player: Player, names: Names) -> list[str]:
+def _missing(push: Push, root: str | None, player: Player, names: Names) -> list[str]:
     blobs, manifests = player.blobs(push.repository), player.manifests(push.repository)
     name_of = {item.digest: name for name, item in names.contents.items()}
     missing = [b.descriptor.digest for b in push.blobs if b.descriptor.digest not in blobs]
     missing += [m.descriptor.digest for m in push.manifests if m.descriptor.digest not in manifests]
     found = [f"told to be pushed, but not there: {name_of[digest]}" for digest in missing]
     tags = player.tags(push.repository)
-    return found + [f"told to be pushed, but not there: tag {tag}" for tag in push.tags if tags.get(tag) != push.root]
+    return found + [f"told to be pushed, but not there: tag {tag}" for tag in push.tags if tags.get(tag) != root]

@@ -114,6 +114,14 @@ def test_a_changed_scenario_fails(theme: str, whole: dict[str, Any], entry: dict
         assert found, f"{entry['id']}: still holds with {what}"
 
 
+def test_the_readme_names_scenarios_that_are_there() -> None:
+    text = (SCENARIOS.parent / "README.md").read_text()
+    table = text.partition("## What go-containerregistry")[2].partition("\n## ")[0]
+    named = re.findall("`([a-z0-9-]+)`", table)
+    assert len(named) > 40
+    assert sorted(set(named) - {scenario.id for scenario in ALL}) == []
+
+
 ROWS = (
     "HEAD blob",
     "POST start",
