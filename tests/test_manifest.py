@@ -281,6 +281,16 @@ def test_what_was_taken_a_moment_ago_is_given_time() -> None:
     assert play.now >= 1.0
 
 
+def test_what_was_taken_a_moment_ago_may_take_several_tries_by_digest() -> None:
+    unseen = refuse(400, "MANIFEST_BLOB_UNKNOWN", detail={"digest": LAYER})
+    play = Play({"PUT manifest": [unseen] * 3})
+    assert play.run(IMAGE.push()).outcome is PushOutcome.PUSHED
+    assert play.names.count("PUT manifest") == 4 and play.names.count("POST blob") == 3
+    play = Play({"PUT manifest": always(unseen)})
+    result = play.run(IMAGE.push())
+    assert isinstance(result.error, RegistryError) and result.error.codes == {"MANIFEST_BLOB_UNKNOWN"}
+
+
 def test_children_of_an_index_are_put_anew() -> None:
     missing = TWO.children[0].digest
     play = Play({"PUT tag": [refuse(404, "MANIFEST_BLOB_UNKNOWN", detail={"digest": missing})]})

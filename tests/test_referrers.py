@@ -232,6 +232,7 @@ def test_an_entry_that_lacks_something_is_repaired(lacking: dict[str, Any]) -> N
     found = listed(made)
     assert found[ONE.digest]["artifactType"] == SBOM and found[ONE.digest]["annotations"] == {"number": "1"}
     assert found[ONE.digest]["platform"] == {"os": "x"} and found[TWO.digest] == entry(TWO)
+    assert made.now == 2.0, "it is no race"
 
 
 def test_twice_in_the_list_is_once_afterwards() -> None:

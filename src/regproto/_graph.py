@@ -340,6 +340,7 @@ class Graph:
             # It took these a moment ago and can't see them: distribution 2.8 does not write its files in one step, so
             # a blob is gone for an instant while others push the same one. They are given the time to be done.
             machine.delay_s = backoff_s(self.config, 2, self.wire.jitter)
+            machine.taken = not machine.tag
         for digest in named or names:
             self.known.discard((node.repository, digest))
             for user in node.users:

@@ -159,6 +159,8 @@ class ManifestMachine(Machine):
     """Further tags of the push in whose turn this is sent, to be put with the same request."""
     redone: bool = False
     """What the registry did not have was pushed anew once."""
+    taken: bool = False
+    """It had said before that it has that, so that it may be there in a while."""
     how: Status = Status.EXISTING
     """Once it is there: how it came to be."""
     refused: bool = False
@@ -230,7 +232,9 @@ class ManifestMachine(Machine):
         if status in (200, 201, 202):
             wrong = wrong_digest(self, "PUT", url, response, self.digest)
             return wrong or (_O.CREATED, self._told_of_subject(response))
-        if 400 <= status < 500 and not self.redone and error_codes(response) & UNKNOWN_CODES:
+        if 400 <= status < 500 and (self.taken or not self.redone) and error_codes(response) & UNKNOWN_CODES:
+            if self.redone:
+                return _O.UNAVAILABLE, Facts(error=refusal(self.describe(), "PUT", url, response))
             return _O.MISSING, Facts(missing=missing_digests(response))
         outcome, facts = refused(self.describe(), "PUT", url, response)
         if self.tag and status in _TAG_REFUSALS:

@@ -261,7 +261,7 @@ class ReferrersMachine(Machine):
         for digest in missing:
             if digest not in self.wanted and digest not in self.alive:
                 return self._check(digest)
-        if not self.waited and not self.placed.isdisjoint(missing):
+        if not self.waited and any(d in self.placed and d not in listing.entries for d in missing):
             self.waited = True
             self.races += 1
             return self._read_again(spread_s=self._spread_s())

@@ -170,6 +170,8 @@ class RegistryOptions:
     """PUT by digest takes `tag=` parameters and answers OCI-Tag."""
     immutable_tags: int = 0
     """The status a PUT on an existing tag is refused with, also with the same manifest; 0: tags move."""
+    digest_tags: bool = False
+    """A tag `sha256-<hex>` that is not there leads to the manifest with that digest (GitLab)."""
     etag: Etag = Etag.SENT
     referrers_api: bool = True
     referrers_page: int = 0

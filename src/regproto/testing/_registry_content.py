@@ -100,6 +100,8 @@ def get_manifest(call: Call) -> Reply:
     """GET and HEAD of a manifest, by tag or digest."""
     reference = _check_reference(call.argument)
     digest = call.state.digest_of(call.name, reference)
+    if digest is None and call.options.digest_tags:
+        digest = call.state.digest_of(call.name, reference.replace("sha256-", "sha256:", 1))
     if digest is None:
         if call.name not in call.state.repositories and call.options.missing_status == 404:
             raise refused(404, "NAME_UNKNOWN", "no such repository", {"name": call.name})
