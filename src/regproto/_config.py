@@ -106,9 +106,8 @@ class Config:
     """From sending a list to its effect, at the most; without an answer until then it is read again. Registries take
     some 10 to 500 ms. With the window above it is how long one attachment alone waits before its look: two seconds."""
     referrers_attempts: int = attrs.field(default=30, validator=_positive)
-    """Writes, and looks, of one list before it is given up. In simulated races (benchmarks/simulated_races.py) none of 20
-    sessions needed more than 4 writes, and none of 100 more than 5; with what is waited in between, this bears a minute
-    and more."""
+    """Writes, and looks, of one list before it is given up. In simulated races (benchmarks/simulated_races.py) none of
+    20 or 100 sessions needed more than 5 writes; with what is waited in between, this bears a minute and more."""
     user_agent: str = "regproto/0.1.0"
     trust_origin: Callable[[str], bool] | None = attrs.field(default=None, eq=False)
     """Asked for each origin (`https://host:port`) a Location, redirect or realm leads to beside the registry's own;
