@@ -23,6 +23,7 @@ Two tasks, or one loop that waits for either direction, do equally well. What el
 - When writing fails, call `write_failed` and go on reading: an answer may be there. When reading fails, the content
   is broken or the core said `Abort`, call `fail`. An answer that is whole already stays the outcome.
 - Afterwards `connection.reusable` says if the connection may carry another exchange; if not, close it.
+- `SliceReader` reads the content of a body that is a `BlobSlice`, in the order in which its Spans come.
 - `report` says when a `Progress` is due. `Phase.CONNECTING` comes before there is an exchange: the driver tells it.
 - Of a body that is a `Stream` there is never a Span. Where `wants_data` is True, give what the source has to `feed`
   (`b""`: it has ended), and there is a piece again; while the source has nothing, `piece` gives None. Where the stream
@@ -51,9 +52,10 @@ from regproto._messages import (
     Written,
     body_size,
 )
+from regproto._slice import ContentFailed, SliceReader
 from regproto._url import origin_of
 
-__all__ = ["Connection", "Exchange", "Origin", "Span"]
+__all__ = ["Connection", "ContentFailed", "Exchange", "Origin", "SliceReader", "Span", "head_of"]
 
 EARLY_REST_MAX_BYTES: Final = 64 * 1024
 """A body with no more left than this is finished after an early answer: cheaper than a new TLS connection."""
@@ -455,6 +457,15 @@ def _framing(send: Send, stream_bytes: int | None) -> list[tuple[str, str]]:
     if not stream_bytes:
         return length
     return [*length, ("Content-Range", f"{body.offset}-{body.offset + stream_bytes - 1}")]
+
+
+def head_of(send: Send) -> tuple[str, list[tuple[str, str]]]:
+    """The target and all headers of a request whose body is no `Stream`, for a driver with an HTTP of its own.
+
+    Nothing is to be added: `Host`, `Content-Length` and `User-Agent` are there.
+    """
+    request = _request(send, None)
+    return request.target.decode(), [(name.decode(), value.decode()) for name, value in request.headers]
 
 
 def _request(send: Send, stream_bytes: int | None) -> h11.Request:

@@ -1,0 +1,96 @@
+"""No network and no clock: a thousand images pushed to a fake registry in simulated time.
+
+    python examples/simulate.py [--pushes 1000] [--latency-ms 20] [--mbit 100]
+
+All pushes go through one session at once. A request takes a round trip, and its body the time that the line needs if
+the bodies go one after the other. What is printed is how long the pushes would have taken, and how long it took to find
+out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import json
+import time
+from collections.abc import Iterator
+
+import regproto as r
+from regproto.testing import FakeRegistry, Request
+
+BASE = "http://registry.example"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def image(number: int) -> r.Push:
+    """An image of a base layer that all share and one of its own."""
+    contents = [b"config %d" % number, bytes(200_000), b"own %d" % number * 5_000]
+    blobs = [
+        r.Blob(descriptor=r.Descriptor(media_type=LAYER, digest=r.Digest.of(c), size=len(c)), source=c)
+        for c in contents
+    ]
+    named = [{"mediaType": LAYER, "digest": b.descriptor.digest, "size": b.descriptor.size} for b in blobs]
+    fields = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    manifest = r.Manifest.of(json.dumps({**fields, "config": named[0], "layers": named[1:]}).encode())
+    tags = (f"{number}.0",)
+    return r.Push(
+        repository="team/app", blobs=tuple(blobs), manifests=(manifest,), root=manifest.descriptor.digest, tags=tags
+    )
+
+
+def simulate(pushes: Iterator[r.Push], latency_s: float, bytes_per_s: float) -> tuple[float, FakeRegistry]:
+    """The simulated seconds until all are pushed, and the registry they are in."""
+    session, registry = r.Session(BASE), FakeRegistry()
+    open_pushes = {session.submit(push) for push in pushes}
+    now, line_free = 0.0, 0.0
+    coming: list[tuple[float, int, r.Response]] = []  # answers, by when they come
+    order = itertools.count()
+    while open_pushes:
+        match session.poll(now):
+            case r.Send() as send:
+                body = send.body
+                if isinstance(body, r.BlobSlice):
+                    assert isinstance(body.source, bytes)
+                    body = body.source[body.offset : body.offset + body.size]
+                assert isinstance(body, bytes)
+                line_free = max(line_free, now) + len(body) / bytes_per_s
+                reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
+                answer = r.Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
+                arrival = (line_free if body else now) + latency_s
+                heapq.heappush(coming, (arrival, next(order), answer))
+                # A sign of life, so that a full line is not taken for a dead one.
+                session.receive(now, r.Progress(id=send.id, phase=r.Phase.WAITING))
+            case r.NeedCredentials(id=number):
+                session.receive(now, r.NoCredentials(id=number))
+            case r.Finished(push_id=number, result=result):
+                assert result.outcome is r.PushOutcome.PUSHED, result.error
+                open_pushes.remove(number)
+            case r.Wait(until=until):
+                # Time jumps to whatever comes first.
+                if coming and coming[0][0] <= until:
+                    now, _, answer = heapq.heappop(coming)
+                    session.receive(now, answer)
+                else:
+                    now = until
+    return now, registry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Push images to a fake registry in simulated time.")
+    parser.add_argument("--pushes", type=int, default=1_000)
+    parser.add_argument("--latency-ms", type=float, default=20.0)
+    parser.add_argument("--mbit", type=float, default=100.0)
+    options = parser.parse_args()
+    begun = time.perf_counter()
+    took, registry = simulate(map(image, range(options.pushes)), options.latency_ms / 1e3, options.mbit * 1e6 / 8)
+    spent = time.perf_counter() - begun
+    tags = len(registry.tags("team/app"))
+    megabytes = registry.bytes_received / 1e6
+    print(
+        f"{tags} pushes, {registry.requests} requests, {megabytes:.1f} MB: {took:.1f} s simulated, {spent:.1f} s spent"
+    )
+
+
+if __name__ == "__main__":
+    main()

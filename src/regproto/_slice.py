@@ -1,0 +1,53 @@
+"""Reading the bytes of a `BlobSlice` from whatever content the plan gave: what every driver has to do alike."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from regproto._errors import printable
+from regproto._messages import BlobSlice
+
+DETAIL_MAX: Final = 200
+"""Characters of an error's words."""
+
+
+class ContentFailed(Exception):
+    """The content can't be read, is short, or has changed: close the connection, `Failed(FailureKind.CONTENT)`."""
+
+
+class SliceReader:
+    """Reads the body of a `Send` from its content, in order and once.
+
+    The content, `BlobSlice.source`, has `open(offset)`, which gives a binary stream, and `check(stream)`, which raises
+    if the content is no longer what was described. All of it may block, and what it raises becomes `ContentFailed`.
+    """
+
+    def __init__(self, body: BlobSlice) -> None:
+        self._body = body
+        self._left = body.size
+        self._stream: Any = None
+
+    def read(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`; `b""` after the last. The last are given only if the content is unchanged.
+
+        Raises:
+            ContentFailed: see there. Nothing more is to be sent.
+        """
+        source: Any = self._body.source
+        try:
+            if self._stream is None:
+                self._stream = source.open(self._body.offset)
+            data: bytes = self._stream.read(min(limit, self._left)) if self._left else b""
+            self._left -= len(data)
+            if not self._left:
+                source.check(self._stream)
+        except Exception as error:
+            raise ContentFailed(printable(f"{self._body.digest}: {error}", DETAIL_MAX)) from error
+        if self._left and not data:
+            raise ContentFailed(f"the content of {self._body.digest} ends {self._left} bytes too early")
+        return data
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        if self._stream is not None:
+            self._stream.close()
