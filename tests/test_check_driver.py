@@ -32,9 +32,13 @@ def test_every_check_has_a_driver_that_fails_it() -> None:
 
 @pytest.mark.parametrize(("name", "broken"), [(name, broken) for name in BROKEN for broken in BROKEN[name]])
 def test_a_broken_driver_is_caught(monkeypatch: pytest.MonkeyPatch, name: str, broken: Broken) -> None:
-    with pytest.raises(DriverFaulty) as caught:
-        check_driver(broken.make(monkeypatch), only=[name], patience_s=0.5)
-    [finding] = caught.value.report.findings
+    driver = broken.make(monkeypatch)
+    for patience_s in (0.5, 8.0):  # a little is enough, unless the machine is very busy
+        with pytest.raises(DriverFaulty) as caught:
+            check_driver(driver, only=[name], patience_s=patience_s)
+        [finding] = caught.value.report.findings
+        if re.search(broken.detail, finding.detail):
+            break
     assert finding.name == name and finding.verdict is Verdict.FAILED
     assert re.search(broken.detail, finding.detail), finding.detail
     assert name in str(caught.value)

@@ -158,7 +158,8 @@ class Bench:
     @contextmanager
     def peer(self, *handlers: Handler, tls: bool = False, may_fail: bool = False) -> Iterator[Peer]:
         """A registry made of handlers. Their errors fail the check, unless they `may_fail`."""
-        with Peer(*handlers, tls=serving() if tls else None, patience_s=self.patience_s) as peer:
+        # More patient than the script: who waits in vain for an answer is to find that out first.
+        with Peer(*handlers, tls=serving() if tls else None, patience_s=2 * self.patience_s) as peer:
             yield peer
         if not may_fail:
             self.peer_errors.extend(peer.errors)
