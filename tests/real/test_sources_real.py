@@ -10,16 +10,19 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
+import trio
 from clients import TIMEOUT_S, Content, by_crane, by_http, by_skopeo, in_layout, regproto
 from registries import Registry, running, tool
 
-from archives import layout_tar
+import regproto_sync
+import regproto_trio
+from archives import docker_save, layout_tar
 from images import image_layout, platforms_layout, root_digest
-from regproto import Digest
-from regproto_sync import open_source, plan_source
+from regproto import Blob, Descriptor, Digest
+from regproto_sync import file_blob, image_of, open_source, plan_source
 
 KB = 1_000
 LAYER_TAR = '"application/vnd.docker.image.rootfs.diff.tar"'
@@ -197,12 +200,72 @@ def test_docker_archive_of_several_images(registry: Registry, repository: str, t
 
 
 @pytest.mark.parametrize("pack", [lambda content: content, gzip.compress], ids=["plain", "gzipped"])
-def test_standard_input(registry: Registry, repository: str, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    layout = image_layout(tmp_path / "layout", LAYERS)
-    archive = layout_tar(layout, tmp_path / "image.tar")
+@pytest.mark.parametrize("form", ["oci", "docker"])
+def test_standard_input(
+    registry: Registry, repository: str, tmp_path: Path, pack: Callable[[bytes], bytes], form: str
+) -> None:
+    archive = tmp_path / "image.tar"
+    if form == "oci":
+        layout_tar(image_layout(tmp_path / "layout", LAYERS), archive)
+    else:
+        docker_save(archive, 3)
+    content = in_source(str(archive))
     archive.write_bytes(pack(archive.read_bytes()))
-    assert push("-", f"{registry.address}/{repository}:1.0", stdin=archive) == root_digest(layout)
-    assert by_http(registry.address, repository, "1.0") == in_layout(layout)
+    image = f"{registry.address}/{repository}:1.0"
+    digest = push("-", image, stdin=archive)
+    assert by_crane(image, tmp_path / "crane", validate=form == "oci") == content
+    assert by_skopeo(image, tmp_path / "skopeo", digest) == content
+
+
+# --- an embedder's own ------------------------------------------------------------------------------------------
+
+
+class Stored:
+    """Content that describes itself, as an embedder may have it."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self.content, self.media_type = content, media_type
+
+    def describe(self) -> Descriptor:
+        return Descriptor(media_type=self.media_type, digest=Digest.of(self.content), size=len(self.content))
+
+    def open(self, offset: int = 0) -> BinaryIO:
+        return io.BytesIO(self.content[offset:])
+
+    def check(self, stream: BinaryIO) -> None:
+        """It never changes."""
+
+
+def as_bytes(content: bytes, _media_type: str, _folder: Path) -> bytes:
+    return content
+
+
+def as_content_source(content: bytes, media_type: str, _folder: Path) -> Stored:
+    return Stored(content, media_type)
+
+
+def as_single_file(content: bytes, media_type: str, folder: Path) -> Blob:
+    path = folder / Digest.of(content).hex
+    path.write_bytes(content)
+    return file_blob(path, media_type)
+
+
+@pytest.mark.parametrize("make", [as_bytes, as_content_source, as_single_file])
+@pytest.mark.parametrize("driver", ["sync", "trio"])
+def test_content_of_an_embedders_own(
+    registry: Registry, repository: str, tmp_path: Path, make: Callable[[bytes, str, Path], Any], driver: str
+) -> None:
+    layout = image_layout(tmp_path / "layout", LAYERS)
+    content = in_layout(layout)
+    digest = root_digest(layout)
+    manifest = json.loads(content[digest])
+    named = [manifest["config"], *manifest["layers"]]
+    source = image_of(content[digest], [make(content[d["digest"]], d["mediaType"], tmp_path) for d in named])
+    image = f"{registry.address}/{repository}:1.0"
+    result = regproto_sync.push(source, image) if driver == "sync" else trio.run(regproto_trio.push, source, image)
+    assert result.digest == digest
+    assert by_crane(image, tmp_path / "crane") == content
+    assert by_skopeo(image, tmp_path / "skopeo", digest) == content
 
 
 @pytest.mark.parametrize("driver", ["sync", "trio"])
