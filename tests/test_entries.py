@@ -320,6 +320,25 @@ def test_sparse_index(calls: Calls, tmp_path: Path) -> None:
     assert missing not in registry.manifests("team/app")
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_damaged_layers_are_found_before_anything_is_sent_where_asked_for(
+    calls: Calls, registry: FakeRegistry, host: str, tmp_path: Path, many: bool
+) -> None:
+    layout = image_layout(tmp_path / "layout", [3_000])
+    archive = layout_tar(layout, tmp_path / "good.tar")
+    calls.push(archive, f"{host}/team/app:1", verify=True)
+    asked = registry.requests
+    (damaged,) = layers_of(layout, root_digest(layout))
+    blob_path(layout, damaged).write_bytes(b"x" * 3_000)
+    for source in (layout, layout_tar(layout, tmp_path / "bad.tar")):
+        with pytest.raises(ContentError, match=f"blobs/sha256/{damaged.hex}: the content .* does not match"):
+            if many:
+                calls.push_many([(source, f"{host}/team/app:2"), (source, f"{host}/team/b:2")], verify=True)
+            else:
+                calls.push(source, f"{host}/team/app:2", verify=True)
+    assert registry.requests == asked
+
+
 # --- the command ------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +400,7 @@ def test_push_command_with_several_references(
     with layout_tar(layout, tmp_path / "image.tar").open() as file:
         monkeypatch.setattr(sys, "stdin", file)
         done = run("push", "-", *references, "--quiet", "--driver", driver)
+    assert run("push", layout, references[0], "--verify", "--quiet", "--driver", driver)[0] == 0
     lines = [f"{host}/team/app@{digest}"] * 2 + [f"{host}/team/other@{digest}"]
     assert done == (0, "".join(f"{line}\n" for line in lines), "")
     assert registry.tags("team/app") == {"1": digest, "2": digest}

@@ -227,6 +227,7 @@ def push_many(
     plain_http: bool = False,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
     **options: Unpack[Options],
 ) -> list[PushResult]:
     """Push several images into one registry at the same time, each a source and a reference.
@@ -240,6 +241,7 @@ def push_many(
         plain_http: see `push`.
         nondistributable: see `push`.
         sparse: see `push`.
+        verify: see `push`.
         **options: see `Options`.
 
     Returns:
@@ -257,6 +259,7 @@ def push_many(
         plain_http=plain_http,
         nondistributable=nondistributable,
         sparse=sparse,
+        verify=verify,
     )
     results = push_planned(plans, **options)
     first_failure(results)

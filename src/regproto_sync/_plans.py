@@ -252,6 +252,7 @@ def plan_many(
     plain_http: bool = False,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
 ) -> list[Planned]:
     """The plans that push several images, each a source and a reference, into one registry.
 
@@ -277,6 +278,7 @@ def plan_many(
                 plain_http=plain_http,
                 nondistributable=nondistributable,
                 sparse=sparse,
+                verify=verify,
             )
         )
     registries = {plan.reference.registry for plan in plans}

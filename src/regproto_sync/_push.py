@@ -28,6 +28,7 @@ def push(
     on_notice: Callable[[Notice], None] | None = None,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
     compression: str | None = None,
     level: int | None = None,
     spool: bool = False,
@@ -52,6 +53,7 @@ def push(
         on_notice: told of progress, retries and the registry's warnings, one at a time, in a thread of the driver's.
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
+        verify: read and digest all layers before anything is sent. Otherwise a damaged one is found by the registry.
         compression: `gzip`, `zstd` or `none`, of the plain layers of what `docker save` writes, while they are sent.
             Such layers are not looked for or mounted, and can't be sent again after a fault.
         level: of the compression; None: its usual one.
@@ -74,6 +76,7 @@ def push(
         plain_http=plain_http,
         nondistributable=nondistributable,
         sparse=sparse,
+        verify=verify,
         compression=compression,
         level=level,
         spool=spool,

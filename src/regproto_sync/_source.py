@@ -123,6 +123,7 @@ def plan_source(
     plain_http: bool = False,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
     compression: str | None = None,
     level: int | None = None,
     spool: bool = False,
@@ -153,6 +154,8 @@ def plan_source(
     push = image.plan(
         target.repository, tags=named, mount_from=mounts, nondistributable=nondistributable, sparse=sparse
     )
+    if verify and (damaged := altered(push, image)) is not None:
+        raise damaged
     return Planned(registry_url=url, reference=target, push=push, source=image)
 
 

@@ -155,6 +155,7 @@ async def push_many(
     plain_http: bool = False,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
     **options: Unpack[Options],
 ) -> list[PushResult]:
     """Push several images into one registry at the same time: see `regproto_sync.push_many`."""
@@ -166,6 +167,7 @@ async def push_many(
         plain_http=plain_http,
         nondistributable=nondistributable,
         sparse=sparse,
+        verify=verify,
     )
     results = await push_planned(await _in_thread(plan), **options)
     first_failure(results)

@@ -31,6 +31,7 @@ async def push(
     on_notice: Callable[[Notice], None] | None = None,
     nondistributable: bool = False,
     sparse: bool = False,
+    verify: bool = False,
     compression: str | None = None,
     level: int | None = None,
     spool: bool = False,
@@ -58,6 +59,7 @@ async def push(
             block.
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
+        verify: read and digest all layers before anything is sent. Otherwise a damaged one is found by the registry.
         compression: `gzip`, `zstd` or `none`, of the plain layers of what `docker save` writes, while they are sent.
             Such layers are not looked for or mounted, and can't be sent again after a fault.
         level: of the compression; None: its usual one.
@@ -82,6 +84,7 @@ async def push(
             plain_http=plain_http,
             nondistributable=nondistributable,
             sparse=sparse,
+            verify=verify,
             compression=compression,
             level=level,
             spool=spool,
