@@ -131,8 +131,8 @@ class StreamMachine(Machine):
 class StreamUpload(UploadMachine):
     """One upload session of one stream: the states and the table of any upload, with a body whose end is not known.
 
-    The stream goes in one chunked PATCH. Where the registry, or a proxy before it, wants a length or takes only so
-    much, it goes in ranges, each as large as what the driver keeps.
+    The stream goes in one chunked PATCH. After a fault, or where the registry, or a proxy before it, wants a length or
+    takes only so much, it goes in ranges, each as large as what the driver keeps.
     """
 
     stream: StreamBlob
@@ -174,7 +174,8 @@ class StreamUpload(UploadMachine):
         if self.offset < self.told.kept:
             self.error = spent(self.describe(), self.told, self.error)
             return Outcome.CONTENT
-        if self.chunk_bytes is None and (config.chunk_bytes is not None or knowledge.chunked is False):
+        # What begins in the middle needs a Content-Range (go-containerregistry's registry refuses it without).
+        if self.chunk_bytes is None and (self.offset or config.chunk_bytes is not None or knowledge.chunked is False):
             self.chunk_bytes = config.chunk_bytes or self.keep_bytes
         if self.chunk_bytes is not None and self.chunk_min_bytes > RANGE_MAX_BYTES:
             self.error = ContentError(
