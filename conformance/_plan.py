@@ -137,6 +137,11 @@ class Draft:
         return Content(id=need.id, root=self.push.root, manifests=self.push.manifests, blobs=blobs)
 
 
+def whole(push: Push) -> Push:
+    """The same plan, had nothing in it been a stream."""
+    return push.draft.push if isinstance(push.draft, Draft) else push
+
+
 def build(
     plan: Plan,
     contents: Contents,

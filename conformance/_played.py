@@ -8,7 +8,7 @@ import attrs
 
 from conformance._asked import difference
 from conformance._names import Names
-from conformance._plan import build
+from conformance._plan import build, whole
 from conformance._player import Player
 from conformance._requests import Seen, target_of
 from conformance._results import error_difference, result_difference, told_difference
@@ -86,9 +86,11 @@ def _left(scenario: Scenario, outcome: Outcome, player: Player) -> list[str]:
 
 
 def _missing(push: Push, root: str | None, player: Player, names: Names) -> list[str]:
+    streamed = [names.contents[stream.key].digest for stream in push.streams]
+    push = whole(push)
     blobs, manifests = player.blobs(push.repository), player.manifests(push.repository)
     name_of = {item.digest: name for name, item in names.contents.items()}
-    missing = [b.descriptor.digest for b in push.blobs if b.descriptor.digest not in blobs]
+    missing = [d for d in (*streamed, *(b.descriptor.digest for b in push.blobs)) if d not in blobs]
     missing += [m.descriptor.digest for m in push.manifests if m.descriptor.digest not in manifests]
     found = [f"told to be pushed, but not there: {name_of[digest]}" for digest in missing]
     tags = player.tags(push.repository)

@@ -19,6 +19,7 @@ from conformance._content import Item
 from conformance._fields import Invalid
 from conformance._http import Keychain, in_time, perform
 from conformance._names import Names
+from conformance._plan import whole
 from conformance._played import Outcome, differences
 from conformance._probe import PROBES, Probe, ask
 from conformance._requests import Seen
@@ -102,7 +103,7 @@ class _Bench:
         found = differences(scenario, outcome, names)
         for push, result in zip(pushes, outcome.results, strict=True):
             if result.outcome is PushOutcome.PUSHED:
-                found += self._missing(push, names)
+                found += self._missing(whole(push), names)
         return found
 
     def _furnish(self, scenario: Scenario, names: Names) -> None:
