@@ -510,19 +510,25 @@ BROKEN: dict[str, list[Broken]] = {
         Broken(between(Remembers), "authorization:"),
         Broken(between(KeepsCookies), "cookie:"),
     ],
-    "abort, connecting": [Broken(DEAF, "in vain for the answer to 1"), Broken(kind(FailureKind.CONNECT), "ABORTED")],
-    "abort, in the handshake": [Broken(DEAF, "in vain for the answer to 1"), Broken(kind(FailureKind.TLS), "ABORTED")],
+    "abort, connecting": [
+        Broken(DEAF, "in vain for the (answer to 1|connection)"),
+        Broken(kind(FailureKind.CONNECT), "ABORTED"),
+    ],
+    "abort, in the handshake": [
+        Broken(DEAF, "in vain for the (answer to 1|connection)"),
+        Broken(kind(FailureKind.TLS), "ABORTED"),
+    ],
     "abort, sending": [
-        Broken(DEAF, "in vain for the answer to 1"),
+        Broken(DEAF, "in vain for the (answer to 1|connection)"),
         Broken(between(AnswersAtOnce), "before it had closed the content's stream"),
         Broken(telling(Failed, other(written=Written.NONE)), "it says NONE was written"),
     ],
     "abort, waiting": [
-        Broken(DEAF, "in vain for the answer to 1"),
+        Broken(DEAF, "in vain for the (answer to 1|connection)"),
         Broken(between(AnswersAtOnce), "in vain for the connection"),
     ],
     "abort, receiving": [
-        Broken(DEAF, "in vain for the answer to 1"),
+        Broken(DEAF, "in vain for the (answer to 1|connection)"),
         Broken(between(AnswersAtOnce), "in vain for the connection"),
         Broken(kind(FailureKind.CLOSED), "ABORTED"),
     ],
