@@ -99,11 +99,13 @@ def test_a_bar_goes_backwards_only_when_a_try_is_taken_back_and_says_so() -> Non
     screen.tell(Status.RETRYING, FIRST, text=text, delay_s=1.25)
     screen.tell(Status.PROGRESS, "team/app", 2_000_000, 10_000_000, push_id=1)
     assert screen.line(FIRST[:19]).endswith("again in 1.2 s: the connection ended before the answer was whole")
-    assert "a try was taken back" in screen.line("total") and screen.length("total") == 5
+    assert "try taken back" in screen.line("total") and screen.length("total") == 5
     screen.tell(Status.UPLOADING, FIRST, 2_000_000, 10_000_000)
-    assert "a try was taken back" in screen.line(FIRST[:19]) and screen.length(FIRST[:19]) == 5
+    assert "try taken back" in screen.line(FIRST[:19]) and screen.length(FIRST[:19]) == 5
+    screen.tell(Status.UPLOADING, FIRST, 5_500_000, 10_000_000)
+    assert "try taken back" not in screen.line(FIRST[:19]), "it has gone on beyond that"
     screen.tell(Status.RESTARTED, FIRST, size=10_000_000, text="lost")
-    assert screen.line(FIRST[:19]).endswith("restarted") and screen.length(FIRST[:19]) == 0
+    assert screen.line(FIRST[:19]).endswith("restarted (try taken back)") and screen.length(FIRST[:19]) == 0
     screen.tell(Status.UPLOADED, FIRST, 10_000_000, 10_000_000)
     screen.tell(Status.PROGRESS, "team/app", 10_000_000, 10_000_000, push_id=1)
     assert screen.line(FIRST[:19]).endswith("uploaded") and "taken back" not in screen.line("total")

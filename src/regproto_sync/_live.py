@@ -41,7 +41,7 @@ _GAP: Final = 2
 _ABOUT: Final = re.compile(r".*? https?://\S+ (?:was )?")
 _DIGEST: Final = re.compile(r"sha[0-9]+:[0-9a-f]+")
 _AGAIN: Final = "again in "
-_TAKEN_BACK: Final = "a try was taken back"
+_TAKEN_BACK: Final = "try taken back"
 
 _ENDED: Final = {
     Status.EXISTING: "cyan",
@@ -88,17 +88,22 @@ class Bar:
     open_end: bool = False
     """A stream: how large it is, its end will tell."""
     meter: Meter = attrs.field(factory=Meter)
+    furthest: int = 0
+    """The most that ever was sent of it."""
 
     def move(self, sent: int, size: int) -> int:
-        """So much is sent; returns how much that is more than before."""
+        """So much is sent; returns how much of that was never sent before."""
         more, self.sent, self.size = sent - self.sent, sent, size
+        new, self.furthest = max(0, sent - self.furthest), max(sent, self.furthest)
         part = sent / size if size else 0.0
         if more < 0:
             self.shown, self.said, self.style = part, _TAKEN_BACK, "yellow"
-        else:
-            # What a push brings may grow while it is read, and then the part that is there shrinks; the bar waits.
-            self.shown = max(self.shown, part)
-        return more
+            return new
+        # What a push brings may grow while it is read, and then the part that is there shrinks; the bar waits.
+        self.shown = max(self.shown, part)
+        if self.said == _TAKEN_BACK and sent >= self.furthest:
+            self.said = ""
+        return new
 
     def end(self, notice: Notice) -> None:
         """Nothing more comes of it."""
@@ -122,13 +127,14 @@ class Bar:
         return Text(self.name), bar, Text(amount, justify="right"), says
 
     def _says(self, now: float) -> str:
-        rate = 0.0 if self.ended or self.said.startswith(_AGAIN) else self.meter.rate(now)
+        moves = self.open_end or self.sent < self.size
+        rate = self.meter.rate(now) if moves and not self.ended and not self.said.startswith(_AGAIN) else 0.0
         if not rate:
             return self.said
         speed = f"{size_text(int(rate))}/s"
-        if not self.open_end and self.sent < self.size:
+        if not self.open_end:
             speed += f", {_time_text((self.size - self.sent) / rate)} left"
-        return f"{self.said}; {speed}" if self.said else speed
+        return f"{speed}, {self.said}" if self.said else speed
 
 
 class LiveView:
@@ -201,7 +207,8 @@ class LiveView:
             case Status.RESTARTED | Status.RESUMED:
                 bar = self._bar(notice)
                 self._move(bar, notice, now)
-                bar.said, bar.style = notice.status.value, "yellow"
+                taken_back = f" ({_TAKEN_BACK})" if bar.said == _TAKEN_BACK else ""
+                bar.said, bar.style = f"{notice.status.value}{taken_back}", "yellow"
             case status if status in _ENDED:
                 bar = self._bar(notice)
                 if status is Status.UPLOADED:
@@ -223,10 +230,15 @@ class LiveView:
     def _move(self, bar: Bar, notice: Notice, now: float) -> None:
         if bar.said.startswith(_AGAIN):
             bar.said, bar.style = "", ""
-        more = bar.move(notice.sent_bytes, notice.size_bytes or bar.size)
-        if more > 0:
-            bar.meter.add(more, now)
-            self._all.meter.add(more, now)  # what is found there takes no time, and is no speed
+        before = bar.sent
+        new = bar.move(notice.sent_bytes, notice.size_bytes or bar.size)
+        if bar.sent < before:
+            bar.meter = Meter()
+        # What is found there takes no time, what is sent again brings nothing forward, and the first megabytes only
+        # fill buffers: none of these is the push's speed.
+        begins = not bar.meter.marks and bar.sent < bar.size
+        self._all.meter.add(0 if begins else new, now)
+        bar.meter.add(max(0, bar.sent - before), now)
 
     def _overflow(self) -> list[Bar]:
         """Bars that have ended and for which there is no room: they go up, out of the view."""
