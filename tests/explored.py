@@ -191,6 +191,10 @@ def scenarios() -> Iterator[Scenario]:
     yield from _cancelled()
     yield from _crashed()
     yield from _attached()
+    from explored_time import classes, late  # which is made of what is here
+
+    yield from classes()
+    yield from late()
 
 
 # --- attachments ------------------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from core import LOST, NOT_SENT, PATCHES, PLAIN, Answer, refuse, say
-from pushes import blob, blobs_push, image
+from pushes import blob, blobs_push, described, image
 from regproto import Config, Push
 from regproto._blob import BlobState
 from regproto._machine import State
 from regproto._manifest import ManifestState
+from regproto._referrers import ReferrersState
 from regproto._token import TokenState
 from regproto._upload import UploadState
 from regproto.testing import Auth
@@ -62,6 +63,10 @@ class Row:
     """Of the registry and the player."""
     there: tuple[bytes, ...] = ()
     """Blobs that the registry has."""
+    listed: bool = False
+    """The registry has the subject of an attachment, and another one in its list."""
+    request: str = ""
+    """As tests name it (`core.name_of`), if not as the row."""
 
     def answer(self, column: str) -> Answer:
         """What comes once."""
@@ -69,6 +74,9 @@ class Row:
 
 
 IMAGE: Final = image(CONTENT)
+SUBJECT: Final = image(b"the subject")
+ATTACHMENT, OTHER = (image(CONTENT, subject=described(SUBJECT.manifest), annotations={"n": n}) for n in "12")
+NO_API: Final = {"referrers_api": False, "sparse_indexes": True}
 BLOB: Final = blobs_push(blob(CONTENT))
 UNKNOWN: Final = {"404": UNKNOWN_SESSION}
 PUT_AT_ONCE: Final = Config(check_existing=False)
@@ -101,12 +109,42 @@ ROWS: Final[Mapping[str, Row]] = {
     "PUT manifest": Row(state=ManifestState.PUTTING, config=PUT_AT_ONCE, push=IMAGE.bare(), there=(CONTENT,)),
     "PUT tag": Row(state=ManifestState.TAGGING, config=PUT_AT_ONCE, push=IMAGE.bare("1.0"), there=(CONTENT,)),
     "PUT tags": Row(state=ManifestState.SHARING, config=PUT_AT_ONCE, push=IMAGE.bare("1", "2", "3"), there=(CONTENT,)),
+    "GET referrers API": Row(
+        state=ReferrersState.ASKING,
+        request="GET referrers",
+        config=PUT_AT_ONCE,
+        push=ATTACHMENT.bare(),
+        options={"sparse_indexes": True},
+        there=(CONTENT,),
+        listed=True,
+    ),
+    "GET list": Row(
+        state=ReferrersState.READING,
+        request="GET tag",
+        config=PUT_AT_ONCE,
+        push=ATTACHMENT.bare(),
+        options=NO_API,
+        there=(CONTENT,),
+        listed=True,
+    ),
+    "PUT list": Row(
+        state=ReferrersState.WRITING,
+        request="PUT tag",
+        config=PUT_AT_ONCE,
+        push=ATTACHMENT.bare(),
+        options=NO_API,
+        there=(CONTENT,),
+        listed=True,
+    ),
     "GET token": Row(state=TokenState.FETCHING, push=BLOB, options=TOKENS),
     "POST token": Row(state=TokenState.EXCHANGING, push=BLOB, options=IDENTITY),
 }
 
 LOOKS_OF_OTHER_ROWS: Final = frozenset(
-    {BlobState.CONFIRMING, UploadState.VERIFYING, UploadState.SETTLING, ManifestState.CONFIRMING}
+    {
+        *(BlobState.CONFIRMING, UploadState.VERIFYING, UploadState.SETTLING, ManifestState.CONFIRMING),
+        ReferrersState.CHECKING,
+    }
 )
 """States that ask what a row above asks too, after an answer that was lost: they are what follows in its cells."""
 
@@ -126,6 +164,7 @@ _UP: Final = ("POST start", "PUT blob")
 _ON: Final = ("GET session", "PATCH", "PUT commit")
 _SURE: Final = ("HEAD blob", *_ON)
 _PLAINLY: Final = ("HEAD blob", *_UP)
+_LISTING: Final = ("GET tag", "PUT tag", "GET tag")
 _GIVEN_BACK: Final = Fails("not you")
 _EACH: Final = ("PUT tag",) * 3
 _LOOK_AT_EACH: Final = ("HEAD tag", "HEAD tag", "PUT tag", "PUT tag", "HEAD tag", "PUT tag")
@@ -180,6 +219,10 @@ CELLS: Final[Mapping[str, Mapping[str, Cell]]] = {
     "PUT tag": _again("PUT tag", absent=_UNKNOWN, range_=Fails("416"), after=("HEAD tag", "PUT tag")),
     "PUT tags": _again("PUT tags", absent=_EACH, range_=_EACH, after=_LOOK_AT_EACH)
     | {"429": (*("HEAD tag",) * 3, *_EACH)},
+    "GET referrers API": _again("GET referrers", absent=_LISTING, range_=Fails("416")),
+    "GET list": _again(*_LISTING, absent=_LISTING[1:], range_=Fails("416")),
+    "PUT list": _again("PUT tag", "GET tag", absent=_UNKNOWN, range_=Fails("416"), after=_LISTING)
+    | {"not sent": _LISTING},
     "GET token": _again("GET token", "POST blob", absent=_NO_TOKEN, range_=_NO_TOKEN) | {"401": _NO_TOKEN},
     "POST token": _again("POST token", "POST blob", absent=("GET token", "POST blob"), range_=_NO_TOKEN)
     | {"401": ("GET token", "POST blob")},

@@ -7,6 +7,7 @@ on, and whether the push gets there. The table is tests/matrix.py; here are also
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import pytest
@@ -33,14 +34,19 @@ from matrix import (
     CONTENT,
     HOLD_S,
     LOOKS_OF_OTHER_ROWS,
+    OTHER,
     ROWS,
     SOURCES,
+    SUBJECT,
     Fails,
 )
-from pushes import REPO, blob, blobs_push, image
+from pushes import REPO, blob, blobs_push, described, image
 from regproto import Config, PushOutcome, RegistryError, RegprotoError
 from regproto._blob import BlobMachine
+from regproto._content import OCI_INDEX
 from regproto._manifest import ManifestMachine
+from regproto._referrers import ReferrersMachine
+from regproto._referrers_list import fallback_tag
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
 from regproto.testing import Auth
@@ -75,6 +81,11 @@ def started(request: str, authorized: bool = False, **options: Any) -> Play:
         play.registry.put_blob(source, CONTENT)
     for content in (b"{}", *row.there):
         play.registry.put_blob(REPO, content)
+    if row.listed:
+        for whole in (SUBJECT, OTHER):
+            play.registry.put_manifest(REPO, whole.manifest.content)
+        entries = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(OTHER.manifest)]}
+        play.registry.put_manifest(REPO, json.dumps(entries).encode(), fallback_tag(SUBJECT.digest))
     if row.state not in TokenMachine.ASKS:
         assert play.run(image().bare()).outcome is PushOutcome.PUSHED
     play.sends.clear()
@@ -93,7 +104,7 @@ def asked_from(play: Play, request: str) -> list[str]:
 def test_cell(request_: str, column: str) -> None:
     row, cell = ROWS[request_], CELLS[request_][column]
     play = started(request_, authorized=column == "401")
-    begun = play.now
+    begun, request_ = play.now, row.request or request_
     play.on({**row.before, request_: [row.answer(column)]})
     result = play.run(row.push)
     if isinstance(cell, Fails):
@@ -112,7 +123,8 @@ def test_cell(request_: str, column: str) -> None:
 def test_the_table_is_whole() -> None:
     assert CELLS.keys() == ROWS.keys()
     assert all(cells.keys() == COLUMNS.keys() for cells in CELLS.values())
-    asked = {state for machine in (BlobMachine, UploadMachine, ManifestMachine, TokenMachine) for state in machine.ASKS}
+    machines = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, TokenMachine)
+    asked = {state for machine in machines for state in machine.ASKS}
     assert asked == {row.state for row in ROWS.values()} | LOOKS_OF_OTHER_ROWS
 
 
@@ -121,6 +133,7 @@ def test_a_429_holds_back_everything_else(request_: str) -> None:
     """Whoever is refused so, nothing more is sent to the registry before the time it asks for."""
     row = ROWS[request_]
     play = started(request_)
+    request_ = row.request or request_
     play.on({**row.before, request_: [row.answer("429")]})
     play.submit(row.push)
     while request_ not in play.names or play.waiting:

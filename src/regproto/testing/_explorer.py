@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from regproto._config import Config
+from regproto._errors import RegprotoError
 from regproto._machine import Edge
 from regproto._messages import (
     Abort,
@@ -131,6 +132,22 @@ def _error(code: str) -> bytes:
     return f'{{"errors":[{{"code":"{code}"}}]}}'.encode()
 
 
+def _with_slice(send: Send) -> bool:
+    return isinstance(send.body, BlobSlice) and send.body.size > 1
+
+
+def _half_sent(send: Send, registry: FakeRegistry) -> Failed:
+    """The connection is reset inside the body, of which the registry has half."""
+    _left(send, registry, "half done")
+    return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME)
+
+
+def _truncated(send: Send, registry: FakeRegistry) -> Response:
+    """More came than is read: the work is done, and its answer is cut."""
+    whole = _handled(send, registry)
+    return attrs.evolve(whole, body=whole.body[: len(whole.body) // 2], truncated=True)
+
+
 _CHALLENGE: Final = ("WWW-Authenticate", f'Bearer realm="{BASE}/token",service="registry.localhost"')
 
 ANSWERS: Final = {
@@ -145,6 +162,11 @@ ANSWERS: Final = {
         Answer(name="413", give=status(413), applies=_with_body),
         Answer(name="416", give=status(416), applies=_to_registry),
         Answer(name="503", give=status(503)),
+        Answer(name="400", give=status(400), applies=_to_registry),
+        Answer(name="409", give=status(409), applies=_to_registry),
+        Answer(name="429", give=status(429, ("Retry-After", "7"))),
+        Answer(name="half sent", give=_half_sent, applies=_with_slice),
+        Answer(name="truncated", give=_truncated),
         Answer(name="garbled", give=fails(FailureKind.PROTOCOL, Written.ALL)),
         Answer(name="unconnected", give=fails(FailureKind.CONNECT, Written.NONE)),
         Answer(name="reset", give=fails(FailureKind.CLOSED, Written.SOME)),
@@ -175,6 +197,7 @@ _AFTER_ABORT: Final = (
     Answer(name="aborted, done", give=fails(FailureKind.ABORTED, Written.ALL, done=True), is_fault=False),
 )
 """The answer may still win the race; it may be cut short; it may be done over there, and nobody learns of it."""
+HOUR_S: Final = 3_600.0
 
 
 def _left(send: Send, registry: FakeRegistry, how: str) -> None:
@@ -204,6 +227,8 @@ class Exploration:
     """Every (machine, state, outcome) that was taken."""
     requests_max: int
     """The most requests on a path."""
+    checked: dict[str, int] = attrs.field(factory=dict)
+    """How often each invariant was checked."""
 
 
 @attrs.define(eq=False)
@@ -242,7 +267,10 @@ class Explorer:
         crash: also end the process at every state, once on a path, with every request in flight done, half done or
             not; a new session goes on with the last `Save` and the same pushes.
         left_open: upload sessions that may be left open though nothing went wrong: a registry that denies having them.
-        config: of the session; its timeouts are made endless.
+        timeouts: the limits of `config` on connecting, answers and whole pushes hold; time that passes beyond one is a
+            fault.
+        hours: also let an hour pass at every state, a fault: tokens expire.
+        config: of the session; its timeouts are made endless unless `timeouts`.
         keychain: what the credentials question is answered with.
         doomed: the push can't succeed, even without a fault.
     """
@@ -254,12 +282,15 @@ class Explorer:
     cancel: bool = False
     crash: bool = False
     left_open: int = 0
+    timeouts: bool = False
+    hours: bool = False
     config: Config = attrs.field(factory=lambda: Config(attempts=2))
     keychain: Credentials | NoCredentials | None = None
     doomed: bool = False
     _forker: Forker = attrs.field(factory=Forker, init=False)
     _edges: set[Edge] = attrs.field(factory=set, init=False)
     _finished: dict[PushOutcome, int] = attrs.field(factory=dict, init=False)
+    _checked: Counter[str] = attrs.field(factory=Counter, init=False)
 
     def explore(self) -> Exploration:
         """Walk it all.
@@ -297,6 +328,7 @@ class Explorer:
             finished=dict(self._finished),
             edges=frozenset(self._edges),
             requests_max=requests,
+            checked=dict(self._checked),
         )
 
     # --- states ---
@@ -305,14 +337,7 @@ class Explorer:
         return self._settled(self._session(0.0, b""), self.registry.copy(), {}, 0.0, 0, 0, None)
 
     def _session(self, now: float, hint: bytes) -> Session:
-        config = attrs.evolve(
-            self.config,
-            connect_timeout_s=FOREVER_S,
-            response_timeout_s=FOREVER_S,
-            idle_timeout_s=FOREVER_S,
-            exchange_timeout_s=None,
-            give_back_timeout_s=FOREVER_S,
-        )
+        config = self.config if self.timeouts else _patient(self.config)
         session = Session(BASE, config, now=now, hint=hint, save=self.crash, journal=True)
         for push in self.pushes:
             session.submit(push)
@@ -322,6 +347,8 @@ class Explorer:
         session = self._forker.load(state.session)
         spent = state.faults, state.cancels
         client = fingerprint(session, state.registry.normalised)
+        if self.timeouts:
+            client = client, _order_of_limits(session, state.registry.normalised)
         return client, state.registry.fingerprint(), spent, state.done, state.crashed, state.orphans
 
     def _following(self, state: _State, kinds: Iterable[Answer]) -> Iterable[tuple[str, _State]]:
@@ -336,15 +363,7 @@ class Explorer:
                     self._check_handled(send, event, state)
                 left = {n: s for n, s in state.sends.items() if n != number}
                 yield name, self._step(state, session, registry, left, event, kind.is_fault)
-        # A write with a deadline of its own is aborted when time passes: that is a fault too.
-        overdue = any(send.not_after is not None for send in state.sends.values())
-        if state.wake < FOREVER_S / 2 and (not overdue or state.faults < self.faults):
-            following = self._later(state)
-            following.faults += overdue
-            if following.wake < FOREVER_S / 2 and self._key(following) == self._key(state):
-                # It woke for a deadline of something that is answered by now, and waits on.
-                following = self._later(following)
-            yield "time passes", following
+        yield from self._time_passes(state)
         if self.cancel and state.faults < self.faults:
             session = self._forker.load(state.session)
             session.cancel(1)
@@ -356,6 +375,22 @@ class Explorer:
             yield "cancelled", following
         if self.crash and not state.crashed:
             yield from self._crashed(state)
+
+    def _time_passes(self, state: _State) -> Iterable[tuple[str, _State]]:
+        """Until the session wants to be asked again; beyond a limit that is a fault, since no answer came in time."""
+        later = state
+        while later.wake < FOREVER_S / 2:
+            is_fault = _is_late(self._forker.load(later.session), later.wake)
+            if is_fault and state.faults >= self.faults:
+                break
+            later = self._later(later, later.wake, is_fault)
+            if self._key(later) != self._key(state):
+                yield "time passes", later
+                break
+            # It woke for a deadline of something that is answered by now, and waits on.
+            later.path = state.path
+        if self.hours and state.faults < self.faults:
+            yield "an hour passes", self._later(state, state.now + HOUR_S, True)
 
     def _crashed(self, state: _State) -> Iterable[tuple[str, _State]]:
         """The process ends, and another one goes on."""
@@ -375,9 +410,9 @@ class Explorer:
                 self._settled(session, registry, {}, state.now, state.faults, state.requests, before),
             )
 
-    def _later(self, state: _State) -> _State:
+    def _later(self, state: _State, now: float, is_fault: bool) -> _State:
         session, registry = self._forker.load(state.session), state.registry.copy()
-        return self._settled(session, registry, state.sends, state.wake, state.faults, state.requests, state)
+        return self._settled(session, registry, state.sends, now, state.faults + is_fault, state.requests, state)
 
     def _step(
         self,
@@ -416,6 +451,7 @@ class Explorer:
                     requests += 1
                     self._move(send, session, now)
                 case Abort(id=number):
+                    self._check_abort(number, sends, aborted, before)
                     aborted |= {number}
                 case NeedCredentials(id=number):
                     known = self.keychain
@@ -441,11 +477,10 @@ class Explorer:
         left = [session for name in repositories for session in registry.sessions(name) if not session.lost]
         cancels = before.cancels if before is not None else 0
         # Where checkpoints are kept, a cancelled push leaves its sessions to a later one.
-        if (
-            done
-            and faults == (0 if self.crash else cancels)
-            and len(left) > self.left_open + (before.orphans if before is not None else 0)
-        ):
+        in_order = done and faults == (0 if self.crash else cancels)
+        self._checked["something is in flight, waited for, or all is finished"] += 1
+        self._checked["no upload session is left open without a fault"] += in_order
+        if in_order and len(left) > self.left_open + (before.orphans if before is not None else 0):
             raise Violation("an upload session was left open" + _told(before))
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
@@ -458,9 +493,14 @@ class Explorer:
     # --- invariants ---
 
     def _check_send(self, send: Send, sends: dict[int, Send], unwanted: frozenset[int], before: _State | None) -> None:
+        self._checked["no secret shows in a request, a result or what is kept"] += 1
+        self._checked["exchanges are within the limit"] += 1
+        self._checked["one token request at a time"] += _to_token_server(send)
+        self._checked["no content is being sent twice"] += bool(_content_name(send))
         if SECRET in repr(send):
             raise Violation("a secret shows in a repr" + _told(before))
         authorized = any(name == "Authorization" for name, _ in send.headers)
+        self._checked["Authorization goes to its origin alone"] += authorized
         if authorized and origin_of(send.url) != origin_of(BASE):
             raise Violation(f"Authorization for {send.url}" + _told(before))
         if len(sends) >= self.config.max_exchanges:
@@ -471,7 +511,13 @@ class Explorer:
         if name and any(_content_name(other) == name for other in sends.values() if other.id not in unwanted):
             raise Violation(f"{name} is being sent twice" + _told(before))
 
+    def _check_abort(self, number: int, sends: dict[int, Send], aborted: frozenset[int], before: _State | None) -> None:
+        self._checked["an Abort is for a request in flight, and comes once"] += 1
+        if number not in sends or number in aborted:
+            raise Violation("an Abort for what is not in flight" + _told(before))
+
     def _check_handled(self, send: Send, event: Response | Failed, state: _State) -> None:
+        self._checked["a manifest is put after what it names"] += _manifest_put(send)
         if _manifest_put(send) and isinstance(event, Response) and b"MANIFEST_BLOB_UNKNOWN" in event.body:
             raise Violation("a manifest was put before what it names was there" + _told(state))
 
@@ -483,6 +529,7 @@ class Explorer:
 
     def _check_told(self, notice: Notice, told: dict[int, Notice], before: _State | None) -> None:
         if notice.status is Status.PROGRESS:
+            self._checked["progress is within what there is"] += 1
             if not 0 <= notice.sent_bytes <= notice.size_bytes:
                 raise Violation(f"told of {notice.sent_bytes} of {notice.size_bytes} bytes" + _told(before))
             told[notice.push_id] = notice
@@ -490,6 +537,7 @@ class Explorer:
     def _check_last(self, end: Finished, last: Notice | None, saved: bytes, before: _State | None) -> None:
         if end.result.outcome is not PushOutcome.PUSHED:
             return
+        self._checked["what is pushed is told to the last byte, and nothing is kept"] += 1
         if len(self.pushes) == 1 and saved:
             raise Violation("pushed, and something is still kept" + _told(before))
         if last is not None and last.sent_bytes != last.size_bytes:
@@ -500,6 +548,13 @@ class Explorer:
     ) -> None:
         result, push = end.result, self.pushes[end.push_id - 1]
         self._finished[result.outcome] = self._finished.get(result.outcome, 0) + 1
+        self._checked["no secret shows in a request, a result or what is kept"] += 1
+        self._checked["a push is finished after its last exchange"] += len(self.pushes) == 1
+        self._checked["without a fault it ends as it should"] += not faults
+        self._checked["what is said to be pushed is there"] += result.outcome is PushOutcome.PUSHED
+        self._checked["a failure has a typed error, nothing else has one"] += 1
+        if isinstance(result.error, RegprotoError) is not (result.outcome is PushOutcome.FAILED):
+            raise Violation(f"{result.outcome.value} with the error {result.error!r}" + _told(before))
         if len(self.pushes) == 1 and sends:
             raise Violation("finished with an exchange in flight" + _told(before))
         if SECRET in repr(result):
@@ -523,8 +578,45 @@ class Explorer:
                     reached.add(id(before))
                     todo.append(before)
         for state in states:
+            self._checked["from here an end can be reached"] += 1
             if id(state) not in reached:
                 raise Violation("no way to an end" + _told(state))
+
+
+def _patient(config: Config) -> Config:
+    """The same without limits in time."""
+    return attrs.evolve(
+        config,
+        connect_timeout_s=FOREVER_S,
+        response_timeout_s=FOREVER_S,
+        idle_timeout_s=FOREVER_S,
+        exchange_timeout_s=None,
+        push_timeout_s=None,
+        give_back_timeout_s=FOREVER_S,
+    )
+
+
+def _limits(session: Session) -> list[float]:
+    """When pushes that are under way have taken too long, or have had their time to give back what is open."""
+    patience, under_way = session._pushes.patience, session._pushes.under_way
+    running = [due for due, push_id in patience.running if push_id in under_way and not under_way[push_id].outcome]
+    return running + [due for due, push_id in patience.ending if push_id in under_way]
+
+
+def _is_late(session: Session, now: float) -> bool:
+    """Whether something is over its limit by then."""
+    exchanges = [e.deadline for e in session._wire.in_flight.values() if not e.aborted]
+    return any(due <= now for due in exchanges + _limits(session))
+
+
+def _order_of_limits(session: Session, normal: Callable[[str], str]) -> Hashable:
+    """Which limit is met first, which next."""
+    exchanges = session._wire.in_flight.values()
+    order = {due: rank for rank, due in enumerate(sorted({e.deadline for e in exchanges} | set(_limits(session))))}
+    return (
+        tuple(sorted((e.ask.method, normal(e.url), order[e.deadline]) for e in exchanges)),
+        tuple(order[due] for due in _limits(session)),
+    )
 
 
 def _content_name(send: Send) -> str:

@@ -109,7 +109,9 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
     attached = tuple(
         (subject, tuple(there.items())) for p in under_way.values() for subject, there in p.attached.items()
     )
-    tokens = tuple((repo, _machine(token, normal)) for repo, token in sorted(wire.auth.tokens.items()))
+    tokens = tuple(
+        (repo, _machine(token, normal), wire.now >= token.renew_at) for repo, token in sorted(wire.auth.tokens.items())
+    )
     flights = frozenset(
         (
             _name(e.machine),
