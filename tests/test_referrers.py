@@ -15,6 +15,7 @@ from regproto import (
     ContentError,
     Descriptor,
     Digest,
+    FailureKind,
     Guarantee,
     LocalProtocolError,
     Push,
@@ -464,6 +465,20 @@ def test_an_answer_after_its_deadline_makes_it_unsure() -> None:
     while not made.step():
         pass
     assert put.id in made.aborted and made.results[1].listed[0].unsure
+
+
+@pytest.mark.parametrize("there_is_one", [True, False])
+@pytest.mark.parametrize("fault", [say(503), LOST])
+def test_writes_that_always_fail_end_the_push(fault: Any, there_is_one: bool) -> None:
+    made = play(*([TWO] if there_is_one else []), script={"PUT tag": always(fault)})
+    result = made.run(ONE.push())
+    assert isinstance(result.error, (RegistryError, TransportError))
+    assert len(list_puts(made)) == 5 and made.names.count("PUT manifest") == 1
+
+
+def test_writes_that_come_too_late_are_prepared_anew_more_often() -> None:
+    made = play(script={"PUT tag": [attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)] * 8})
+    assert guarantee(made.run(ONE.push())) is Guarantee.LOOKED_AGAIN
 
 
 def test_refused_writes_end_the_push_with_the_registrys_words() -> None:

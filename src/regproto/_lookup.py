@@ -22,7 +22,7 @@ from regproto._errors import ContentError, InvalidReference, RemoteProtocolError
 from regproto._headers import get
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response
-from regproto._referrers import NO_API, PAGES_MAX
+from regproto._referrers_answers import NO_API, PAGES_MAX
 from regproto._referrers_list import (
     ABSENT,
     ACCEPT_ANY,

@@ -25,26 +25,24 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
-from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
 from regproto._attachments import Guarantee
-from regproto._config import TRANSIENT, Config
+from regproto._config import Config
 from regproto._content import MANIFEST_MAX_BYTES, OCI_INDEX, Digest
-from regproto._errors import ContentError, InvalidReference, RemoteProtocolError, TransportError
+from regproto._errors import ContentError, TransportError
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
-from regproto._manifest import UNKNOWN_CODES, missing_digests
 from regproto._messages import Response
+from regproto._referrers_answers import api_verdict, check_verdict, list_verdict, put_verdict
 from regproto._referrers_list import (
-    ABSENT,
     ACCEPT_ANY,
     ACCEPT_INDEX,
     Listing,
     fallback_tag,
     is_complete,
-    is_index,
+    is_digest,
     merged,
     read_listing,
 )
-from regproto._url import manifest_url, referrers_url, resolve, shown
+from regproto._url import manifest_url, referrers_url
 
 
 class ReferrersState(State):
@@ -131,10 +129,6 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
-NO_API: Final = frozenset({400, 404, 405, 406})
-"""What registries without the referrers API were seen to answer a GET of it with."""
-PAGES_MAX: Final = 1_000
-"""Pages of one list that are read: registries send 100 entries or more on each."""
 _SPREAD_DOUBLINGS: Final = 4
 """How often the wait after a race is doubled: 20 writers of 50 ms each fit into the 8 s it may be by then."""
 
@@ -197,6 +191,8 @@ class ReferrersMachine(Machine):
     pages: int = 0
     api_known: bool = False
     writes: int = 0
+    failed_writes: int = 0
+    """Writes in a row without an answer, or with one that may pass."""
     looks: int = 0
     races: int = 0
     unsure: bool = False
@@ -253,8 +249,9 @@ class ReferrersMachine(Machine):
     def _decide_write(self, listing: Listing, missing: list[str], config: Config) -> Outcome:
         """Something is not in the list, so it has to be written: after what makes that safe."""
         self.calm = None
-        if self.writes >= config.referrers_attempts or self.refusals > 1:
-            if self.refusals <= 1:
+        hopeless = self.refusals > 1 or self.failed_writes >= config.attempts
+        if self.writes >= config.referrers_attempts or hopeless:
+            if not hopeless:
                 text = f"{self.describe()}: {missing[0]} is still not in {self.tag} after {self.writes} writes"
                 self.error = TransportError(f"{text}: others keep overwriting the list; try again later")
             return Outcome.GAVE_UP
@@ -349,70 +346,16 @@ class ReferrersMachine(Machine):
     # --- answers ---
 
     def classify(self, response: Response, url: str) -> Verdict:
+        what = self.describe()
         if self.state is _S.ASKING:
-            return self._classify_api(response, url)
+            unsure = self.wanted.keys() - self.sure
+            return api_verdict(what, response, url, unsure, self.api_known, self.pages)
         if self.state is _S.READING:
-            return self._classify_list(response, url)
+            return list_verdict(what, response, url, self.refused_at)
         if self.state is _S.CHECKING:
-            return self._classify_check(response, url)
-        return self._classify_put(response, url)
-
-    def _classify_api(self, response: Response, url: str) -> Verdict:
-        status = response.status
-        if (status in NO_API or (status == 200 and not is_index(response))) and not self.api_known:
-            return Outcome.REJECTED, Facts(referrers_api=False)
-        if status != 200:
-            return refused(self.describe(), "GET", url, response)
-        try:
-            page = read_listing(response)
-        except ContentError as error:
-            return broken(self.describe(), "GET", url, f"the referrers API sent no list: {error}")
-        missing = self.wanted.keys() - self.sure - page.entries.keys()
-        location = resolve(url, page.next_url) if page.next_url and missing else ""
-        if location and self.pages >= PAGES_MAX:
-            return broken(self.describe(), "GET", url, f"the list has more than {PAGES_MAX} pages")
-        if missing and not location:
-            text = f"{self.describe()}: the registry has {min(missing)} and does not list it in its referrers API"
-            return Outcome.UNSURE, Facts(referrers_api=True, error=RemoteProtocolError(text))
-        return Outcome.TOLD, Facts(referrers_api=True, listing=page, location=location)
-
-    def _classify_list(self, response: Response, url: str) -> Verdict:
-        status = response.status
-        if status not in (200, 404):
-            return refused(self.describe(), "GET", url, response)
-        outcome, listing = Outcome.ABSENT, ABSENT
-        if status == 200:
-            try:
-                outcome, listing = Outcome.TOLD, read_listing(response)
-            except ContentError as error:
-                text = (
-                    f"{self.describe()}: GET {shown(url)}: the tag is not a referrers list and is left alone: {error}"
-                )
-                return Outcome.REFUSED, Facts(error=RemoteProtocolError(text))
-        # A 412 while the list had not changed is about something else: immutable tags are refused so.
-        changed = self.refused_at is not None and self.refused_at != listing.identity
-        return outcome, Facts(listing=listing, conditional_put=True if changed else None)
-
-    def _classify_check(self, response: Response, url: str) -> Verdict:
-        if response.status == 404:
-            return Outcome.ABSENT, None
-        if response.status == 401 or response.status in TRANSIENT:
-            return refused(self.describe(), "HEAD", url, response)
-        return Outcome.PRESENT, None  # only a 404 says that somebody deleted it
-
-    def _classify_put(self, response: Response, url: str) -> Verdict:
-        status = response.status
-        if status in (200, 201, 202):
-            wrong = wrong_digest(self, "PUT", url, response, Digest.of(self.written))
-            return wrong or (Outcome.CREATED, None)
-        if status == 412 and not self.bare:
-            return Outcome.REJECTED, Facts(error=refusal(self.describe(), "PUT", url, response))
-        if 400 <= status < 500 and error_codes(response) & UNKNOWN_CODES:
-            told = missing_digests(response) or self.seen.keys()
-            suspects = tuple(Digest(d) for d in told if d in self.seen and d not in self.wanted)
-            if suspects:
-                return Outcome.MISSING, Facts(missing=suspects, error=refusal(self.describe(), "PUT", url, response))
-        return refused(self.describe(), "PUT", url, response)
+            return check_verdict(what, response, url)
+        others = tuple(digest for digest in self.seen if digest not in self.wanted)
+        return put_verdict(self, response, url, self.written, self.bare, others)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         Machine.absorb(self, outcome, facts)
@@ -449,7 +392,7 @@ class ReferrersMachine(Machine):
     def _note(self, listing: Listing) -> None:
         self.placed |= listing.entries.keys()
         for digest, entry in listing.entries.items():
-            if digest not in self.wanted and digest not in self.gone and _is_digest(digest):
+            if digest not in self.wanted and digest not in self.gone and is_digest(digest):
                 self.seen[digest] = entry
 
     def _absorb_write(self, outcome: Outcome, facts: Facts | None) -> None:
@@ -459,7 +402,7 @@ class ReferrersMachine(Machine):
             made = read_listing(Response(id=0, status=200, body=self.written))
             self.listing, self.fresh = made, False
             self.unsure |= self.answered_at > self.begun_at + self.settle_s
-            self.refusals = 0
+            self.refusals = self.failed_writes = 0
             self.alive.clear()
             self._note(made)
         elif outcome is _O.REJECTED:
@@ -470,14 +413,6 @@ class ReferrersMachine(Machine):
         elif outcome is _O.MISSING and facts is not None:
             self.suspects = facts.missing
             self.alive.difference_update(facts.missing)
-        elif outcome is _O.UNAVAILABLE or (outcome is _O.LOST and facts is not None and not facts.cut):
-            self.unsure = True
-
-
-def _is_digest(text: str) -> bool:
-    """Whether this can stand in a URL; what can't is carried along, and never asked for."""
-    try:
-        Digest(text)
-    except InvalidReference:
-        return False
-    return True
+        elif outcome in (_O.UNAVAILABLE, _O.LOST):
+            self.failed_writes += 1
+            self.unsure |= facts is None or not facts.cut

@@ -26,7 +26,7 @@ from regproto._content import (
     parse_descriptor,
     parse_json_object,
 )
-from regproto._errors import ContentError, printable
+from regproto._errors import ContentError, InvalidReference, printable
 from regproto._headers import get, get_all
 from regproto._messages import Headers, Response
 from regproto._plan import Manifest
@@ -125,6 +125,15 @@ def next_link(headers: Headers) -> str:
             if _NEXT.search(link[2]):
                 return link[1]
     return ""
+
+
+def is_digest(text: str) -> bool:
+    """Whether an entry's digest can stand in a URL; what can't is carried along, and never asked for."""
+    try:
+        Digest(text)
+    except InvalidReference:
+        return False
+    return True
 
 
 # --- entries ----------------------------------------------------------------------------------------------------
