@@ -14,7 +14,8 @@ from conformance._requests import Pattern
 from regproto import Headers
 from regproto.testing import Fault, FaultKind, When
 
-_KINDS: Final = ("status", "registry", "lost", "silence", "garbage", "truncated", "not_sent")
+_KINDS: Final = ("status", "registry", "lost", "silence", "garbage", "truncated", "not_sent", "tls_failed")
+NEVER_SENT: Final = ("not_sent", "tls_failed")
 PAD_MAX: Final = 4 * 1024 * 1024
 """Bytes an answer may be padded with: well over every limit of the core on heads and on bodies it reads."""
 
@@ -25,7 +26,8 @@ class Answer:
 
     kind: str
     """`status`: this one. `registry`: the registry's own, with changes. `lost`: none. `silence`: none, and the
-    connection stays. `garbage`: no HTTP. `truncated`: cut. `not_sent`: the request never got there."""
+    connection stays. `garbage`: no HTTP. `truncated`: cut. `not_sent`: the request never got there.
+    `tls_failed`: because of the certificate."""
     status: int = 0
     headers: Mapping[str, str] = attrs.field(factory=dict)
     without: tuple[str, ...] = ()
@@ -121,7 +123,9 @@ def _answer(raw: object, where: str) -> Answer:
         without=fields.many("without", as_text) if kind == "registry" else (),
         pad_head=fields.take("pad_head", _padding, 0) if speaks else 0,
         pad_body=fields.take("pad_body", _padding, 0) if kind == "status" else 0,
-        done=fields.take("done", as_flag, False) if kind not in ("registry", "truncated", "not_sent") else False,
+        done=fields.take("done", as_flag, False)
+        if kind not in ("registry", "truncated", "not_sent", "tls_failed")
+        else False,
         cut=fields.maybe("cut", as_count) if kind in ("status", "lost") else None,
     )
     fields.end()

@@ -11,7 +11,7 @@ from typing import Final
 
 from conformance import _core
 from conformance._fields import Invalid
-from conformance._scenario import SCENARIOS, Scenario, read_all
+from conformance._scenario import DRIVER_NEEDS, SCENARIOS, Scenario, read_all
 from conformance._table import Row, Verdict, show
 from regproto import LocalProtocolError
 from regproto.testing import RunSession
@@ -39,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="against this registry (http on loopback, else https), by the driver given or the blocking one; it is "
         "left with repositories below conformance/",
     )
+    parser.add_argument(
+        "--lacks",
+        action="append",
+        default=[],
+        choices=DRIVER_NEEDS,
+        help="what the driver does not do; what needs it is played all the same, and must really fail",
+    )
     parser.add_argument("-k", metavar="TEXT", default="", help="only scenarios with this in their theme or id")
     parser.add_argument("--list", action="store_true", help="print what the scenarios show, and play none")
     parser.add_argument("--scenarios", metavar="DIR", type=Path, default=SCENARIOS, help=argparse.SUPPRESS)
@@ -50,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.list:
             _list(scenarios)
             return HOLDS
-        rows = _play(scenarios, options.driver, options.registry)
+        rows = lacking(_play(scenarios, options.driver, options.registry), frozenset(options.lacks))
     except Invalid as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return MISUSE
@@ -73,6 +80,20 @@ def _play(scenarios: Sequence[Scenario], driver: str | None, registry: str | Non
     if driver is None:
         return [_row(scenario, _core.check) for scenario in scenarios]
     return over_http(scenarios, driver)
+
+
+def lacking(rows: Sequence[Row], lacks: frozenset[str]) -> list[Row]:
+    """The rows, where what needs something that the driver lacks must have failed."""
+
+    def judged(row: Row) -> Row:
+        needs = ", ".join(sorted(row.scenario.driver_needs & lacks))
+        if needs and row.verdict is Verdict.FAILS:
+            return Row(row.scenario, Verdict.UNSUPPORTED, needs)
+        if needs and row.verdict is Verdict.HOLDS:
+            return Row(row.scenario, Verdict.FAILS, f"{needs}: declared to be lacking, but it holds")
+        return row
+
+    return [judged(row) for row in rows]
 
 
 def _load(driver: str) -> RunSession:

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from conformance._answers import Answer
+from conformance._answers import NEVER_SENT, Answer
 from conformance._names import Names
 from conformance._plan import Draft, build
 from conformance._played import Outcome, differences, refusal_difference
@@ -220,16 +220,9 @@ class _Core:
             self.session.receive(self.now, failed)
             return
         answer: Answer | None = exchange.answer
-        if answer is not None and answer.kind == "not_sent":
+        if answer is not None and answer.kind in NEVER_SENT:
             exchange.interrupt()
-            failed = Failed(
-                id=number,
-                kind=FailureKind.CONNECT,
-                written=Written.NONE,
-                detail="connection refused",
-                stream=told_of(send, 0),
-            )
-            self.session.receive(self.now, failed)
+            self.session.receive(self.now, _never_sent(send, answer))
             return
         exchange.feed(body)
         reply = self.player.with_content(exchange.finish())
@@ -258,6 +251,16 @@ def _read(send: Send) -> bytes | None:
     body = content_of(send)
     short = isinstance(send.body, BlobSlice) and len(body) < send.body.size
     return None if short else body
+
+
+def _never_sent(send: Send, answer: Answer) -> Failed:
+    """A request that never got to the registry."""
+    told = told_of(send, 0)
+    if answer.kind == "tls_failed":
+        detail = "certificate verify failed: self-signed certificate"
+        return Failed(id=send.id, kind=FailureKind.TLS, written=Written.NONE, detail=detail, stream=told)
+    detail = "connection refused"
+    return Failed(id=send.id, kind=FailureKind.CONNECT, written=Written.NONE, detail=detail, stream=told)
 
 
 def _framing(send: Send) -> Headers:

@@ -43,6 +43,8 @@ from conformance._results import (
 from conformance._switches import read_config, read_keychain, read_switches
 
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+DRIVER_NEEDS: Final = ("streams",)
+"""What not every driver does."""
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
 
 
@@ -86,6 +88,11 @@ class Scenario:
     """Not empty: why it can't be played over HTTP."""
     any_registry: tuple[str, ...] | None
     """What a real registry must support for this; None: it is not meant for real ones."""
+
+    @property
+    def driver_needs(self) -> frozenset[str]:
+        """What of `DRIVER_NEEDS` a driver must do for this."""
+        return frozenset({"streams"} if any(plan.streams for plan in self.plans) else ())
 
     def salted(self, salt: str) -> Scenario:
         """The same with content that nobody else has."""

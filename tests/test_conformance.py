@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from conformance import _core
-from conformance._cli import main, over_http
+from conformance._cli import lacking, main, over_http
 from conformance._fields import Invalid
 from conformance._scenario import SCENARIOS, Scenario, read_all, read_theme
-from conformance._table import Verdict
+from conformance._table import Row, Verdict
 from regproto.testing import Exchange, FakeRegistry, Fault, FaultKind, RegistryOptions, RequestHead
 from regproto_sync import Server
 
@@ -280,3 +280,15 @@ def test_a_registry_that_forgets(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Forgetful()) as server:
         assert main(["--registry", server.url.removeprefix("http://"), "-k", "push-a-blob"]) == 1
         assert "told to be pushed, but can't be read: layer" in capsys.readouterr().out
+
+
+def test_what_a_driver_lacks_must_really_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    driver = ["--driver", "regproto_sync:run_session", "--lacks", "streams"]
+    assert main([*driver, "-k", "stream-refused"]) == 1
+    assert "streams: declared to be lacking, but it holds" in capsys.readouterr().out
+    assert main([*driver, "-k", "blob-there"]) == 0
+    scenario = next(s for s in ALL if s.id == "stream-refused")
+    assert lacking([Row(scenario, Verdict.FAILS, "no")], frozenset({"streams"})) == [
+        Row(scenario, Verdict.UNSUPPORTED, "streams")
+    ]
+    assert lacking([Row(scenario, Verdict.FAILS, "no")], frozenset())[0].verdict is Verdict.FAILS
