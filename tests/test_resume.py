@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import (
@@ -372,6 +372,7 @@ _HINT = {
 }
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.data())
 def test_no_hint_whatever_breaks_a_push(data: st.DataObject) -> None:
     hint = json.loads(json.dumps(_HINT))
@@ -474,3 +475,19 @@ def test_the_faults_of_one_blob_do_not_touch_another_s() -> None:
     assert kept <= {str(DIGEST), str(other.descriptor.digest)}
     play = again(first)
     assert play.run(both).outcome is PushOutcome.PUSHED and not play.registry.sessions(REPO)
+
+
+@settings(deadline=None)  # a loaded machine is no failure
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_whatever_is_given_as_a_hint(hint: bytes) -> None:
+    play = Play(config=PATCHES, hint=hint, save=True)
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+    assert len(play.told(Status.NOT_RESUMED)) == bool(hint)
+
+
+def test_what_was_left_in_another_repository_is_said_and_forgotten() -> None:
+    play = again(cut(120))
+    assert play.run(blobs_push(blob(b"another"), repository="team/other")).outcome is PushOutcome.PUSHED
+    [told] = play.told(Status.NOT_RESUMED)
+    assert f"its upload to {REPO} stays open" in told.text
+    assert "DELETE session" not in play.names and play.saves[-1] == b""

@@ -63,15 +63,17 @@ class Pushes:
         self.ended.append(work)
 
     def _discard_unclaimed(self, work: PushWork) -> bool:
-        """Delete what an earlier process left open in a push's repository, and nobody goes on with; whether there was
-        anything."""
-        for kept in self.checkpoint.unclaimed(work.plan.repository):
+        """Delete what an earlier process left open and nobody goes on with; whether there is anything to wait for."""
+        for kept in self.checkpoint.unclaimed():
             upload = discarding_kept(self.wire.base, kept)
             assert upload.blob is not None
             text = "it is no longer a part of what is pushed"
+            if kept.repository == work.plan.repository:
+                self.outlive(upload, work)
+                self.wire.enqueue(upload)
+            else:  # for that repository there is no token
+                text += f"; its upload to {kept.repository} stays open at the registry"
             self.wire.notices.tell(kept.digest, upload.blob.descriptor, Status.NOT_RESUMED, text=text)
-            self.outlive(upload, work)
-            self.wire.enqueue(upload)
         return bool(work.ending)
 
     # --- time ---

@@ -131,9 +131,9 @@ class Checkpoint:
         if self.open.pop(key, None) is not None:
             self._changed = True
 
-    def unclaimed(self, repository: str) -> Iterator[Kept]:
+    def unclaimed(self) -> Iterator[Kept]:
         """Take out what an earlier session left that nobody wants."""
-        for key in [key for key in self.hinted if key[0] == repository]:
+        for key in sorted(self.hinted):
             self.hinted.discard(key)
             self._changed = True
             if (kept := self.waiting.pop(key, None)) is not None:
