@@ -84,7 +84,8 @@ class Config:
     resumable_above_bytes: int = attrs.field(default=16 * MIB, validator=attrs.validators.ge(0))
     """Larger blobs go by PATCH, whose progress a registry can be asked for, instead of in one POST or PUT."""
     chunk_bytes: int | None = attrs.field(default=None, validator=_positive)
-    """The largest body of one PATCH; None: the rest of the blob in one."""
+    """The largest body of one PATCH; None: the rest of the blob in one. Chunks cost a round trip each, and save only on
+    registries that count whole requests alone (docs/resuming.md has the measurements)."""
     stream_buffer_bytes: int = attrs.field(default=8 * MIB, validator=_positive)
     """How much of a stream a driver keeps so that it can be sent again after a fault (more than the buffers between it
     and the registry hold on common links), and the largest range of one where a registry wants a length. It is held in
