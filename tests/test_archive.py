@@ -466,6 +466,10 @@ def test_standard_input_that_can_not_be(monkeypatch: pytest.MonkeyPatch) -> None
     refused("oci:-", "standard input can't be a folder: oci-archive:-")
     monkeypatch.setattr(sys, "stdin", None)
     refused("-", "standard input: there is none")
+    master, terminal = os.openpty()
+    with open(master, "rb"), open(terminal) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        refused("-", "standard input: is a terminal")
     with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         refused("-", "standard input: is empty")

@@ -119,6 +119,8 @@ def _plain_content(path: Path | None) -> tuple[FileContent | SpooledContent, int
     if path is None:
         if sys.stdin is None:
             raise ContentError("there is none")
+        if sys.stdin.isatty():
+            raise ContentError("is a terminal: expected an archive, as in `docker save app | regproto push - ...`")
         content = _spooled(sys.stdin.buffer)
     elif stat.S_ISFIFO(path.stat().st_mode):
         with path.open("rb") as file:
