@@ -11,14 +11,15 @@ import math
 import os
 from typing import Any
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import Phase as Phases
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from core import content_of
-from pushes import REPO, blob, blobs_push, image, index
+import explored
+from pushes import REPO, blob, blobs_push, described, image, index
 from regproto import (
     Abort,
     Config,
@@ -29,7 +30,9 @@ from regproto import (
     Input,
     LocalProtocolError,
     MountSource,
+    NeedContent,
     NeedCredentials,
+    NoContent,
     NoCredentials,
     Notice,
     Phase,
@@ -39,12 +42,15 @@ from regproto import (
     PushResult,
     RegprotoError,
     Response,
+    Save,
     Send,
     Session,
+    Stream,
     Wait,
     Written,
 )
-from regproto.testing import Auth, FakeRegistry, RegistryOptions, Request
+from regproto.testing import Auth, Etag, FakeRegistry, RegistryOptions
+from regproto.testing._bodies import content_of, request_of, told_of
 from regproto.testing._fork import Forker, fingerprint
 
 BASE = "https://registry.example"
@@ -56,6 +62,7 @@ STEPS_MAX = 4_000
 
 # --- what is pushed, and how ------------------------------------------------------------------------------------
 
+SUBJECT = image(b"the subject")
 LAYERS = (b"one layer", b"another layer", b"a third")
 CONFIGS = st.builds(
     Config,
@@ -68,6 +75,7 @@ CONFIGS = st.builds(
     anonymous_mount=st.booleans(),
     check_existing=st.booleans(),
     push_timeout_s=st.sampled_from([None, 40.0]),
+    stream_buffer_bytes=st.sampled_from([2, 10_000]),
     exchange_timeout_s=st.sampled_from([None, 20.0]),
 )
 OPTIONS = st.builds(
@@ -81,19 +89,29 @@ OPTIONS = st.builds(
     stale_range=st.booleans(),
     range_on_416=st.booleans(),
     missing_status=st.sampled_from([404, 403]),
+    sparse_indexes=st.just(True),
+    referrers_api=st.booleans(),
+    tag_params=st.booleans(),
+    etag=st.sampled_from(list(Etag)),
 )
 
 
 def _push(number: int, mounts: bool, repository: str) -> Push:
     sources = (MountSource(repository="team/base"), MountSource(repository="far/away", foreign=True)) if mounts else ()
+    if number in (12, 13):
+        streamed = explored.one_stream() if number == 12 else explored.stream_image(b"stream", b"another")
+        return attrs.evolve(streamed, repository=repository)
     layers = [blob(content, *sources) for content in LAYERS[: 1 + number % 3]]
+    if number > 13:
+        attached = image(*layers, subject=described(SUBJECT.manifest), annotations={"n": str(number)})
+        return attached.push(repository=repository)
     if number % 4 == 3:
         return blobs_push(*layers, repository=repository)
     whole = image(*layers) if number % 2 else index(image(*layers), image(b"its own", layers[0]))
     return whole.push(*["1.0", "2.0"][: number % 3], repository=repository)
 
 
-PUSHES = st.builds(_push, st.integers(0, 11), st.booleans(), st.sampled_from([REPO, "team/other"]))
+PUSHES = st.builds(_push, st.integers(0, 16), st.booleans(), st.sampled_from([REPO, "team/other"]))
 
 # --- what is answered -------------------------------------------------------------------------------------------
 
@@ -187,7 +205,7 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
 
     @initialize(config=CONFIGS, options=OPTIONS, known=st.booleans())
     def begin(self, config: Config, options: RegistryOptions, known: bool) -> None:
-        self.session = Session(BASE, config, seed=7)
+        self.session = Session(BASE, config, seed=7, save=known)
         self.registry = FakeRegistry(options)
         for content in LAYERS[:2]:
             self.registry.put_blob("team/base", content)
@@ -195,6 +213,7 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         self.now = 0.0
         self.sends: dict[int, Send] = {}
         self.questions: dict[int, NeedCredentials] = {}
+        self.drafts: dict[int, NeedContent] = {}
         self.aborted: set[int] = set()
         self.pushes: dict[int, Push] = {}
         self.results: dict[int, PushResult] = {}
@@ -239,6 +258,11 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
                 assert push_id in self.pushes and push_id not in self.results
                 self._judge(self.pushes[push_id], result)
                 self.results[push_id] = result
+            case NeedContent(id=number):
+                assert number not in self.drafts
+                self.drafts[number] = output
+            case Save(data=data):
+                assert SECRET.encode() not in data
             case Wait(until=until):
                 assert until > self.now or until == math.inf or self.now < 0
             case Notice():
@@ -256,7 +280,8 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
             rivals = [other for other in self.pushes.values() if other.repository == push.repository]
             for tag in push.tags:  # two pushes may put one tag on different things
                 roots = {other.root for other in rivals if tag in other.tags}
-                assert self.registry.tags(push.repository)[tag] in roots
+                found = self.registry.tags(push.repository)[tag]
+                assert found in roots or None in roots  # what a draft makes is not known before
 
     @precondition(lambda self: self.pushes)
     @rule(pick=PICK)
@@ -274,9 +299,9 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         self.gone.append(answer.id)
 
     def _as_the_registry(self, send: Send) -> Response:
-        reply = self.registry.handle(Request.to(send.method, send.url, send.headers, content_of(send)))
+        reply = self.registry.handle(request_of(send))
         body = b"" if send.method == "HEAD" else reply.content
-        return Response(id=send.id, status=reply.status, headers=reply.headers, body=body)
+        return Response(id=send.id, status=reply.status, headers=reply.headers, body=body, stream=told_of(send))
 
     @precondition(lambda self: self.sends)
     @rule(pick=PICK)
@@ -288,6 +313,10 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
     def fail(self, pick: int, kind: FailureKind, written: Written, reused: bool, done: bool) -> None:
         send = self._open(pick)
         answer = Failed(id=send.id, kind=kind, written=written, reused=reused, detail="for a reason")
+        if isinstance(send.body, Stream):
+            size = len(content_of(send))
+            sent = {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written]
+            answer = attrs.evolve(answer, stream=told_of(send, sent))
         if kind is FailureKind.CONTENT and isinstance(send.body, bytes):
             self._is_misuse(answer)
             return
@@ -305,7 +334,10 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
             self._as_the_registry(send)
         self.lied |= status < 300
         note(f"{send.method} {send.url} -> {status} {headers}")
-        self._answer(Response(id=send.id, status=status, headers=headers, body=body, truncated=truncated))
+        answer = Response(
+            id=send.id, status=status, headers=headers, body=body, truncated=truncated, stream=told_of(send)
+        )
+        self._answer(answer)
 
     @precondition(lambda self: self.sends)
     @rule(pick=PICK, phase=st.sampled_from(list(Phase)), size=st.integers(0, 2**63))
@@ -320,6 +352,13 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         known = Credentials(id=number, username="user", password=SECRET)
         self.session.receive(self.now, known if self.known and not error else NoCredentials(id=number, error=error))
 
+    @precondition(lambda self: self.drafts)
+    @rule(pick=PICK, able=st.booleans())
+    def answer_the_draft(self, pick: int, able: bool) -> None:
+        need = self.drafts.pop(sorted(self.drafts)[pick % len(self.drafts)])
+        assert callable(need.draft)
+        self.session.receive(self.now, need.draft(need) if able else NoContent(id=need.id, error="not today"))
+
     # --- misuse -------------------------------------------------------------------------------------------
 
     def _is_misuse(self, event: Input) -> None:
@@ -328,11 +367,16 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
             self.session.receive(self.now + 1_000.0, event)
         assert _state(self.session) == before
 
-    @rule(number=st.integers(-3, 60), of=st.sampled_from(["response", "failed", "progress", "known", "unknown"]))
+    @rule(
+        number=st.integers(-3, 60), of=st.sampled_from(["response", "failed", "progress", "known", "unknown", "draft"])
+    )
     def answer_what_was_not_asked(self, number: int, of: str) -> None:
         if of in ("known", "unknown"):
             if number not in self.questions:
                 self._is_misuse(Credentials(id=number) if of == "known" else NoCredentials(id=number))
+        elif of == "draft":
+            if number not in self.drafts:
+                self._is_misuse(NoContent(id=number, error="why"))
         elif number not in self.sends:
             answers: dict[str, Input] = {
                 "response": Response(id=number, status=201),
@@ -362,6 +406,9 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         for _ in range(STEPS_MAX):
             output = self._poll()
             if not isinstance(output, Wait):
+                continue
+            if self.drafts:
+                self.answer_the_draft(0, True)
                 continue
             for number in sorted(self.questions):
                 del self.questions[number]

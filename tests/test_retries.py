@@ -340,6 +340,14 @@ def test_errors_name_what_where_and_what_next() -> None:
     assert error.errors[0].detail == '{"a": 1}'
 
 
+def test_what_an_unknown_error_is_stands_in_its_detail() -> None:
+    body = json.dumps(
+        {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": {"Op": "write", "Err": 28}}]}
+    )
+    result = Play({"POST start": always(say(500, body.encode()))}, config=PLAIN).run(PUSH)
+    assert '(UNKNOWN: unknown error, {"Op": "write", "Err": 28})' in str(result.error)
+
+
 @pytest.mark.parametrize(
     "body", [b"<html>no \x07</html>", b'{"errors": 7}', b'{"errors": [7]}', b"[" * 100_000, b"\xff" * 9]
 )

@@ -69,10 +69,16 @@ def error_codes(response: Response) -> frozenset[str]:
     return frozenset(e.code.upper() for e in registry_errors(response))
 
 
+def _in_words(error: RegistryErrorDetail) -> str:
+    text = f"{error.code}: {error.message}".rstrip(": ")
+    # The code for everything else says nothing: what happened (a full disk) stands in the detail alone.
+    return f"{text}, {error.detail[:200]}" if error.code.upper() == "UNKNOWN" and error.detail else text
+
+
 def refusal(what: str, method: str, url: str, response: Response, hint: str = "") -> RegistryError:
     """The error for an answer that is a refusal: operation, method, URL, status, the registry's words, what to do."""
     errors = registry_errors(response)
-    said = "; ".join(f"{e.code}: {e.message}".rstrip(": ") for e in errors)
+    said = "; ".join(_in_words(e) for e in errors)
     if not said:
         said = printable(response.body[:300].decode("utf-8", "replace").strip(), 300)
     if response.status != 413:  # its own meaning is exact; the code for it, SIZE_INVALID, has another as well
