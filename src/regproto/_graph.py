@@ -455,10 +455,10 @@ class Graph:
     # --- ending ---
 
     def _end(self, machine: Machine) -> None:
-        if isinstance(machine, (ReferrersMachine, LookupMachine)):
-            self._told(machine)
         if isinstance(machine, BlobMachine):
             self._end_sessions(machine)
+        elif isinstance(machine, (ReferrersMachine, LookupMachine)):
+            self._told(machine)
         if isinstance(machine, StreamMachine):
             self._stream_ended(machine)
         elif machine.state in _THERE:

@@ -29,6 +29,7 @@ from regproto._messages import (
     Response,
     Save,
     Status,
+    Stream,
     Wait,
     Written,
 )
@@ -166,7 +167,8 @@ class Session:
         wire.tick(now)
         if self._pushes.patience.due <= wire.now:
             graph.expire()
-        while (found := self._save() or wire.take()) is not None:
+        saves = self._pushes.checkpoint.active
+        while (found := (self._save() if saves else None) or wire.take()) is not None:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
@@ -221,19 +223,19 @@ class Session:
     def _check_answer(self, event: Response | Failed) -> None:
         """Raises `LocalProtocolError` if this can't be the answer to what is in flight."""
         wire = self._wire
-        if event.id not in wire.in_flight:
+        exchange = wire.in_flight.get(event.id)
+        if exchange is None:
             raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
         if isinstance(event, Response):
             if not 200 <= event.status <= 999:
                 raise LocalProtocolError(f"{event.status} is not the status of a final answer")
         elif event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
             raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
-        told = event.stream
+        told, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
         if told is None:
-            unsent = isinstance(event, Failed) and event.written is Written.NONE
-            if not unsent and wire.sends_stream(event.id):
+            if is_stream and not (isinstance(event, Failed) and event.written is Written.NONE):
                 raise LocalProtocolError(f"the answer with the id {event.id} must say how its stream stands")
-        elif not wire.sends_stream(event.id):
+        elif not is_stream:
             raise LocalProtocolError(f"the request with the id {event.id} has no stream")
         elif not 0 <= told.kept <= told.sent or (told.digest is not None and told.size < told.sent):
             raise LocalProtocolError(f"the request with the id {event.id} tells of an impossible stream")

@@ -290,10 +290,6 @@ class Wire:
         """Whether the body of an exchange in flight is read from the push's content."""
         return isinstance(self.in_flight[number].ask.body, (BlobSlice, Stream))
 
-    def sends_stream(self, number: int) -> bool:
-        """Whether the body of an exchange in flight is a stream."""
-        return isinstance(self.in_flight[number].ask.body, Stream)
-
     def answered(self, answer: Response | Failed) -> tuple[Machine, Verdict] | None:
         """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
         exchange = self.in_flight.pop(answer.id)
@@ -304,7 +300,7 @@ class Wire:
         machine.place = _P.IDLE
         machine.begun_at, machine.answered_at = exchange.begun, self.now
         sent_bytes = exchange.size
-        if isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream) and answer.stream is not None:
+        if answer.stream is not None and isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream):
             machine.tell(answer.stream)
             sent_bytes = answer.stream.sent - exchange.ask.body.offset
         if isinstance(answer, Failed):
@@ -323,7 +319,9 @@ class Wire:
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
             if verdict is None:
-                verdict = self._by_choice(machine, answer.status, machine.classify(answer, exchange.url))
+                verdict = machine.classify(answer, exchange.url)
+                if self.config.retry_statuses is not TRANSIENT:
+                    verdict = self._by_choice(machine, answer.status, verdict)
                 facts = verdict[1]
                 if facts is not None and facts.location:
                     self._admit(facts.location)
@@ -344,8 +342,6 @@ class Wire:
     def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
         """The verdict by the embedder's choice of what is worth another try."""
         retried, outcome = self.config.retry_statuses, verdict[0]
-        if retried is TRANSIENT:
-            return verdict
         row = machine.TABLE[machine.state]
         if outcome is _O.REFUSED and status in retried and _O.UNAVAILABLE in row:
             return _O.UNAVAILABLE, verdict[1]
