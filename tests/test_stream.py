@@ -361,6 +361,21 @@ def test_a_short_range_is_believed() -> None:
     assert bodies(play) == [(0, None), (160, 50)]
 
 
+def test_a_range_that_is_out_of_order_is_sent_from_where_the_registry_is() -> None:
+    play = Play(config=Config(chunk_bytes=150, stream_buffer_bytes=150))
+    play.submit(PUSH)
+    send = play.until("PATCH")
+    # It took less than it says, and says so at the next range.
+    play.registry.handle(request_of(attrs.evolve(send, body=CONTENT[:100])))
+    location = play.registry.handle(Request.to("GET", send.url)).header("Location")
+    assert location is not None
+    play.answer(send, say(202, Location=location))
+    while not play.step():
+        pass
+    assert there(play, play.results[1])
+    assert bodies(play) == [(0, 150), (150, 150), (100, 150)]
+
+
 def test_no_location() -> None:
     play = Play({"PATCH": [say(202)]})
     assert "without a Location" in failed(play, play.run(PUSH))
