@@ -1,7 +1,8 @@
 """A driver on httpx, to show what can't be had from a client that was not made for this.
 
     python -m regproto.testing check-driver examples.httpx_driver:run_session \\
-        --lacks "early answer" --lacks "answer after a write error" --lacks "TLS cut" --lacks "abort, in the handshake"
+        --lacks "early answer" --lacks "answer after a write error" --lacks "TLS cut" \\
+        --lacks "abort, in the handshake" --lacks "streams" --lacks "stream fails" --lacks "drafts"
 
 What it lacks: httpx does not read while it writes, so an answer that comes before the body's end is seen after it, if
 ever; it takes any end of a TLS stream for a good one; and cancelled in a TLS handshake it leaves the socket open for a

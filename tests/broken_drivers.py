@@ -18,18 +18,21 @@ from regproto import http1
 from regproto._messages import (
     Abort,
     BlobSlice,
+    Content,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
     NeedCredentials,
+    NoContent,
     NoCredentials,
     Output,
     Phase,
     Progress,
     Response,
     Send,
+    Stream,
     Wait,
     Written,
 )
@@ -247,6 +250,10 @@ def whole(body: BlobSlice) -> bytes:
         while len(data) < body.size and (piece := stream.read(body.size - len(data))):
             data += piece
     return data.ljust(body.size, b"\0")
+
+
+def stream_whole(send: Send) -> Send:
+    return attrs.evolve(send, body=attrs.evolve(send.body, limit_bytes=None)) if isinstance(send.body, Stream) else send
 
 
 def read_beforehand(send: Send) -> Send:
@@ -517,6 +524,19 @@ BROKEN: dict[str, list[Broken]] = {
     "abort, in the handshake": [
         Broken(DEAF, "in vain for the (answer to 1|connection)"),
         Broken(kind(FailureKind.TLS), "ABORTED"),
+    ],
+    "streams": [
+        Broken(telling(Response, other(stream=None)), "does not say how the stream stands"),
+        Broken(telling(Response, lambda r: attrs.evolve(r, stream=attrs.evolve(r.stream, sent=1))), "it tells|but it"),
+        Broken(hearing(Send, stream_whole), "a part of a stream|did not arrive"),
+    ],
+    "stream fails": [
+        Broken(kind(FailureKind.CLOSED), "instead of CONTENT"),
+        Broken(telling(Failed, other(written=Written.SOME)), "nothing was written, but it says SOME"),
+    ],
+    "drafts": [
+        Broken(telling(Content, lambda made: NoContent(id=made.id, error="no")), "it says NoContent"),
+        Broken(telling(NoContent, other(error="")), "it says NoContent"),
     ],
     "abort, sending": [
         Broken(DEAF, "in vain for the (answer to 1|connection)"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import trio
 
+import regproto_sync
 import regproto_trio
 from images import image_layout, platforms_layout, root_digest
 from regproto import PushOutcome, RegistryError
@@ -42,3 +44,12 @@ def test_a_refusal_is_raised(tmp_path: Path) -> None:
     registry = FakeRegistry(RegistryOptions(create_repositories=False))
     with pytest.raises(RegistryError, match="NAME_UNKNOWN"):
         _push(source, registry)
+
+
+@pytest.mark.parametrize("name", sorted(set(regproto_trio.__all__) & set(regproto_sync.__all__) - {"Driver"}))
+def test_both_drivers_have_the_same_options(name: str) -> None:
+    options = [
+        {option.name: (option.kind, option.default) for option in signature(getattr(module, name)).parameters.values()}
+        for module in (regproto_sync, regproto_trio)
+    ]
+    assert options[0] == options[1]

@@ -6,6 +6,7 @@ it is asked for.
     _script.py      a session that says what it is told to, and records what it hears
     _peer.py        registries of raw bytes
     _bench.py       what a check works with
-    _connecting.py, _answering.py, _asking.py, _aborting.py, _sending.py, _looping.py    the checks
+    _connecting.py, _answering.py, _asking.py, _aborting.py, _sending.py, _looping.py,
+    _streaming.py   the checks
     _report.py      what came of them
 """

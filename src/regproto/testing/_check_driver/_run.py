@@ -13,7 +13,7 @@ from regproto.testing._check_driver._report import DriverFaulty, DriverReport, F
 PATIENCE_S: Final = 10.0
 """How long anything may take before the driver is said to hang; far more than a busy machine needs."""
 
-for _name in ("_looping", "_connecting", "_asking", "_sending", "_answering", "_aborting"):
+for _name in ("_looping", "_connecting", "_asking", "_sending", "_answering", "_aborting", "_streaming"):
     import_module(f"regproto.testing._check_driver.{_name}")
 
 

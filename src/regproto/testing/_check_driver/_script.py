@@ -11,13 +11,15 @@ import attrs
 
 from regproto._errors import LocalProtocolError
 from regproto._messages import (
-    BlobSlice,
+    Content,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
+    NeedContent,
     NeedCredentials,
+    NoContent,
     NoCredentials,
     Output,
     Phase,
@@ -98,7 +100,7 @@ class ScriptedSession:
             said = self._next(now)
         if isinstance(said, Send):
             self._sends[said.id] = said
-        elif isinstance(said, NeedCredentials):
+        elif isinstance(said, NeedCredentials | NeedContent):
             self._needs.add(said.id)
         elif isinstance(said, Finished) and said.push_id in self._to_finish:
             self._to_finish.remove(said.push_id)
@@ -115,9 +117,9 @@ class ScriptedSession:
                 case Progress():
                     if event.id not in self._sends:
                         raise self._misuse(f"Progress of {event.id}, which is not in flight")
-                case Credentials() | NoCredentials():
+                case Credentials() | NoCredentials() | Content() | NoContent():
                     if event.id not in self._needs:
-                        raise self._misuse(f"Credentials for {event.id}, which nobody asked for or which were given")
+                        raise self._misuse(f"an answer to {event.id}, which nobody asked for or which was given")
                     self._needs.remove(event.id)
                 case _:
                     raise self._misuse(f"receive was given {event!r}")
@@ -147,8 +149,8 @@ class ScriptedSession:
             raise self._misuse(f"an answer to {event.id}, which is not in flight or was answered before")
         if isinstance(event, Response) and not 200 <= event.status <= 999:
             raise self._misuse(f"a Response with the status {event.status}, which is not a final one")
-        if isinstance(event, Failed) and event.kind is FailureKind.CONTENT and not isinstance(send.body, BlobSlice):
-            raise self._misuse("Failed(CONTENT) of a body that is no slice")
+        if isinstance(event, Failed) and event.kind is FailureKind.CONTENT and isinstance(send.body, bytes):
+            raise self._misuse("Failed(CONTENT) of a body that is bytes")
 
     def _misuse(self, text: str) -> LocalProtocolError:
         self.broken.append(text)
