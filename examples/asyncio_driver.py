@@ -31,6 +31,7 @@ class Loop:
         self.session, self.keychain, self.tls = session, keychain, tls
         self.tasks: dict[int, asyncio.Task[Any]] = {}
         self.news = asyncio.Event()
+        self.mistakes: list[BaseException] = []
         self.threads = ThreadPoolExecutor(1_000)  # more than the core asks for at once: nothing queues
 
     async def run(self, push_ids: Iterable[int]) -> dict[int, r.PushResult]:
@@ -38,6 +39,8 @@ class Loop:
         waiting = set(push_ids)
         try:
             while waiting:
+                if self.mistakes:
+                    raise self.mistakes[0]
                 match self.session.poll(time.monotonic()):
                     case r.Send() as send:
                         self.begin(send.id, self.perform(send))
@@ -73,6 +76,10 @@ class Loop:
     def begin(self, number: int, work: Any) -> None:
         def over(task: asyncio.Task[Any]) -> None:
             del self.tasks[number]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.mistakes.append(error)  # of ours: `run` raises it
+                self.news.set()
+                return
             # A task that is cancelled before it began to run has done nothing.
             self.tell(failed(number, r.FailureKind.ABORTED, "aborted") if task.cancelled() else task.result())
 

@@ -15,8 +15,8 @@ import regproto_trio
 from broken_drivers import BROKEN, Broken
 from regproto import LocalProtocolError
 from regproto.testing import DriverFaulty, Verdict, check_driver
-from regproto.testing._check_driver._bench import CHECKS
 from regproto.testing._check_driver._command import main
+from regproto.testing._check_driver._run import CHECKS
 
 
 @pytest.mark.parametrize("module", [regproto_sync, regproto_trio])

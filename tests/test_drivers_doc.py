@@ -13,7 +13,7 @@ import pytest
 
 import regproto
 from regproto import Input, Output, Phase, http1
-from regproto.testing._check_driver._bench import CHECKS
+from regproto.testing._check_driver._run import CHECKS
 from test_examples import LACKS
 
 ROOT = Path(__file__).parents[1]
