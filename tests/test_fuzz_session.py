@@ -417,7 +417,8 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
             else:
                 if self.sends:
                     send = self._open(0)
-                    aborted = Failed(id=send.id, kind=FailureKind.ABORTED, written=Written.SOME)
+                    told = told_of(send, max(0, len(content_of(send)) - 1))
+                    aborted = Failed(id=send.id, kind=FailureKind.ABORTED, written=Written.SOME, stream=told)
                     self._answer(aborted if send.id in self.aborted else self._as_the_registry(send))
                 elif self.results.keys() == self.pushes.keys():
                     return
