@@ -604,6 +604,19 @@ def test_a_push_already_listed_that_comes_during_the_wait_begins_it_anew() -> No
     assert made.now == 3.5 and guarantee(made.results[2]) is Guarantee.LOOKED_AGAIN
 
 
+def test_pushes_that_keep_coming_do_not_fail_nor_wait_for_ever() -> None:
+    made = play(config=Config(referrers_attempts=10))
+    for n in range(40):
+        made.submit(attachment(n).push())
+        made.settle()
+        made.now = max(made.now, n + 1.0)
+    while not made.step():
+        pass
+    assert {guarantee(made.results[n]) for n in range(1, 41)} <= {Guarantee.RESTLESS, Guarantee.LOOKED_AGAIN}
+    assert guarantee(made.results[40]) is Guarantee.LOOKED_AGAIN
+    assert len(listed(made)) == 40
+
+
 def test_cancelled_pushes_leave_the_list_to_the_others() -> None:
     made = play()
     made.submit(ONE.push(), TWO.push())

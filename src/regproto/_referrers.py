@@ -219,6 +219,7 @@ class ReferrersMachine(Machine):
         digest = entry["digest"]
         self.wanted[digest] = self.seen[digest] = entry
         self.gone.discard(digest)
+        self.writes = 0  # to write this is not to be overwritten by others
         if sure:
             self.sure.add(digest)
 
