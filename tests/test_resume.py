@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from core import (
     BASE,
     CUT,
+    HANG,
     LOST,
     NOT_SENT,
     PASS,
@@ -26,7 +27,7 @@ from core import (
     say,
 )
 from pushes import REPO, blob, blobs_push, image
-from regproto import Config, Digest, PushOutcome, RegistryError, Save, Send, Session, Status, plan_push
+from regproto import Config, Digest, PushOutcome, PushTimeout, RegistryError, Save, Send, Session, Status, plan_push
 from regproto.testing import Auth, LocationStyle
 
 CONTENT = bytes(range(200))
@@ -491,3 +492,13 @@ def test_what_was_left_in_another_repository_is_said_and_forgotten() -> None:
     [told] = play.told(Status.NOT_RESUMED)
     assert f"its upload to {REPO} stays open" in told.text
     assert "DELETE session" not in play.names and play.saves[-1] == b""
+
+
+def test_a_push_that_took_too_long_leaves_its_upload_for_a_later_one() -> None:
+    play = Play({"PATCH": [HANG]}, config=attrs.evolve(PATCHES, push_timeout_s=5), save=True)
+    play.when_aborted = cut_after(120)
+    assert isinstance(play.run(PUSH).error, PushTimeout)
+    assert "DELETE session" not in play.names
+    later = again(play)
+    later.run(PUSH)
+    assert ranges(later) == ["120-199"] and whole(later)
