@@ -17,21 +17,22 @@ from regproto._blob import BlobMachine, BlobState
 from regproto._config import KNOWN_MAX, Config
 from regproto._content import Digest
 from regproto._drafts import Drafts
-from regproto._errors import ContentError, RegprotoError, TransportError
+from regproto._errors import ContentError
+from regproto._giving_back import end_sessions, follow, give_back, open_session, resume
+from regproto._letting_go import fail, over, quit_now
 from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
-from regproto._machine import Facts, Machine, Outcome, Place, Verdict, advance, members
-from regproto._making import discarding, machine_for, stream_upload_for, upload_for
+from regproto._machine import Machine, Outcome, Verdict, advance, members
+from regproto._making import machine_for, stream_upload_for
 from regproto._manifest import ManifestMachine, ManifestState, together
 from regproto._messages import Content, NoContent, PushOutcome, Status
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
-from regproto._resume import Kept
 from regproto._retry import backoff_s
-from regproto._stream import StreamMachine, StreamState, StreamUpload, spent
+from regproto._stream import StreamMachine, StreamState
 from regproto._token import TokenMachine
 from regproto._totals import Totals
-from regproto._upload import UploadMachine, UploadState
+from regproto._upload import UploadMachine
 from regproto._wire import Wire
 from regproto._work import Key, Node, PushWork
 
@@ -39,13 +40,8 @@ _O: Final = members(Outcome)
 _N: Final = members(Status)
 _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
-_OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
-"""In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
 _SPREADING: Final = frozenset({ManifestState.THERE, ManifestState.TAGGING, ManifestState.CONFIRMING})
 """Here a tag that was to bring others along has done so, or never will."""
-_GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
-_ENDING: Final = _GIVING_BACK | {UploadState.ABANDONED, UploadState.LEFT}
-"""In these, an upload is over for its blob."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -79,7 +75,7 @@ class Graph:
         for stream in plan.streams:
             machine = StreamMachine(base=self.base, repository=plan.repository, stream=stream, work=work, lane=work.id)
             work.streams[stream.key] = machine
-            self._rest(machine)
+            self.rest(machine)
         self._aim(work, (*work.manifests, *work.blobs))
 
     def _aim(self, work: PushWork, digests: Iterable[Digest]) -> None:
@@ -187,7 +183,7 @@ class Graph:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
         kept = self.pushes.checkpoint.claim(node.repository, node.digest)
         if kept is not None and isinstance(machine, BlobMachine):
-            self._resume(machine, kept)
+            resume(self, machine, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._ahead(machine)) is not None:
             machine.state = BlobState.WAITING
             ahead.followers += (machine,)
@@ -195,7 +191,7 @@ class Graph:
         if machine.state in machine.DECIDES:
             self._decide(machine)
         else:
-            self._rest(machine)
+            self.rest(machine)
 
     def _ahead(self, machine: BlobMachine) -> Node | None:
         """Where the same content is on its way into a repository that this may be mounted from.
@@ -211,7 +207,7 @@ class Graph:
                 return node
         return None
 
-    def _let_follow(self, node: Node) -> None:
+    def let_follow(self, node: Node) -> None:
         """Nothing of a node is waited for any more: it is there, or will not be."""
         followers, node.followers = node.followers, ()
         for machine in followers:
@@ -229,7 +225,7 @@ class Graph:
         if facts is not None:
             self.wire.knowledge.learn(facts)
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
-                self._give_back(machine)
+                give_back(self, machine)
         unproven = isinstance(machine, UploadMachine) and machine.unproven
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
         if machine.doomed:
@@ -238,12 +234,12 @@ class Graph:
                 self.advance(machine, (_O.DROP, None))
                 return
         if machine.expired and machine.state in machine.ASKS:
-            self._quit(machine)
+            quit_now(self, machine)
             return
         if isinstance(machine, UploadMachine):
             if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
                 self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
-            self._follow(machine, outcome)
+            follow(self, machine, outcome)
         elif isinstance(machine, BlobMachine):
             if machine.node.sent_bytes and machine.state is not BlobState.THERE:
                 self.totals.moved(machine.node, 0)
@@ -252,19 +248,7 @@ class Graph:
                 self._redo(machine, facts.missing)
             elif machine.share and machine.state in _SPREADING:
                 self._spread(machine, facts.tags if facts is not None else ())
-        self._rest(machine)
-
-    def _follow(self, upload: UploadMachine, outcome: Outcome) -> None:
-        """An upload session is further, or over."""
-        if upload.blob is not None:
-            self.pushes.checkpoint.follow(upload, outcome)
-        owner = upload.owner
-        if isinstance(owner, BlobMachine):
-            self.totals.moved(owner.node, upload.offset)
-        elif isinstance(owner, StreamMachine) and isinstance(upload, StreamUpload):
-            owner.told = upload.told
-            self.totals.stream_moved(owner, upload.offset)
-        self._tell_owner(upload, outcome)
+        self.rest(machine)
 
     def _spread(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
         """A tag was to bring others along: those that it did not are put by themselves."""
@@ -276,7 +260,7 @@ class Graph:
             elif work is not None and work.outcome is None:
                 self._want(work, machine.digest, tag, looked=machine.state is ManifestState.TAGGING)
 
-    def _rest(self, machine: Machine) -> None:
+    def rest(self, machine: Machine) -> None:
         """Do what the state a machine rests in asks for."""
         state = machine.state
         if state in machine.ASKS:
@@ -286,22 +270,12 @@ class Graph:
         elif state in machine.ENDS:
             self._end(machine)
         elif isinstance(machine, BlobMachine):
-            self._upload(machine)
+            open_session(self, machine)
         elif isinstance(machine, ManifestMachine):
             self._wait(machine)
         elif isinstance(machine, StreamMachine):
             upload = machine.upload = stream_upload_for(machine, self.config)
-            self._rest(upload)
-
-    def _upload(self, blob: BlobMachine) -> None:
-        """Open an upload session for a blob, or go on with the one it was given."""
-        upload = blob.upload = upload_for(blob, self.config, self.pushes.checkpoint.active)
-        if blob.location:
-            facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
-            blob.location = ""
-            self.advance(upload, (_O.STARTED, facts))
-        else:
-            self._rest(upload)
+            self.rest(upload)
 
     def _wait(self, machine: ManifestMachine) -> None:
         """A manifest waits for what it names, which is started with the first that waits."""
@@ -362,7 +336,7 @@ class Graph:
         if machine.state is StreamState.FAILED:
             assert machine.error is not None
             self.wire.notices.add(machine.news(_N.FAILED, text=str(machine.error)))
-            self.fail(work, machine.error)
+            fail(self, work, machine.error)
         elif machine.state is StreamState.THERE:
             digest = machine.descriptor.digest
             self._remember((machine.repository, digest))
@@ -376,7 +350,7 @@ class Graph:
         try:
             self.drafts.complete(work, answer)
         except ContentError as error:
-            self.fail(work, error)
+            fail(self, work, error)
             return
         assert isinstance(answer, Content)
         self.totals.begin(work)
@@ -385,78 +359,11 @@ class Graph:
 
     # --- upload sessions ---
 
-    def _tell_owner(self, upload: UploadMachine, outcome: Outcome) -> None:
-        """Tell a blob or stream how its upload session went, once."""
-        blob = upload.owner
-        if not isinstance(blob, (BlobMachine, StreamMachine)):
-            return
-        state = upload.state
-        if state is UploadState.DONE:
-            upload.owner = None
-            self.advance(blob, (_O.UPLOADED, None))
-        elif state is UploadState.LOST:
-            upload.owner = None
-            blob.sessions_lost += not upload.unproven
-            blob.rejections += outcome is _O.REJECTED
-            blob.chunk_bytes = upload.chunk_bytes
-            lost = blob.rejections > 1 or blob.sessions_lost >= self.config.attempts
-            if lost or (isinstance(blob, StreamMachine) and not blob.may_restart):
-                self._upload_failed(blob, upload)
-            else:
-                why = str(upload.error or "the upload session was lost")
-                if isinstance(blob, StreamMachine):
-                    self.wire.notices.add(blob.news(_N.RESTARTED, text=why))
-                else:
-                    self.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
-                self.advance(blob, (_O.SESSION_LOST, None))
-        elif state in _ENDING:
-            upload.owner = None
-            self._upload_failed(blob, upload)
-
-    def _upload_failed(self, blob: BlobMachine | StreamMachine, upload: UploadMachine) -> None:
-        error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
-        if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
-            error = spent(blob.describe(), blob.told, error)
-        blob.content_failed = upload.content_failed
-        self.advance(blob, (_O.FAILED, Facts(error=error)))
-
-    def _resume(self, blob: BlobMachine, kept: Kept) -> None:
-        """Go on with a session that an earlier process left, unless it is about other content."""
-        blob.location, blob.chunk_min_bytes = kept.location, kept.chunk_min_bytes
-        if (kept.size, kept.identity) == (blob.size, blob.blob.identity):
-            blob.kept_offset = kept.offset
-            blob.candidates = ()  # they were tried before that session was opened
-            return
-        self.pushes.checkpoint.drop(kept.key)
-        why = "the content is not what it was when its upload began"
-        self.wire.notices.tell(blob.digest, blob.descriptor, _N.NOT_RESUMED, text=why)
-        self._give_back(blob)
-
-    def _end_sessions(self, blob: BlobMachine) -> None:
-        """What a blob was given and did not need is given back; an earlier process's is left for a later one."""
-        checkpoint, key = self.pushes.checkpoint, (blob.repository, blob.digest)
-        if blob.kept_offset is not None and blob.state is not BlobState.THERE and checkpoint.active:
-            checkpoint.leave(key)
-        elif blob.location:
-            checkpoint.drop(key)
-            self._give_back(blob)
-
-    def _give_back(self, blob: BlobMachine) -> None:
-        """Delete a session that a blob was given and does not need."""
-        upload = discarding(blob)
-        blob.location = ""
-        if blob.expired:
-            return
-        waiting = blob.node.users[0] if blob.node.users else blob.ends_for
-        if waiting is not None:
-            self.pushes.outlive(upload, waiting)
-        self.wire.enqueue(upload)
-
     # --- ending ---
 
     def _end(self, machine: Machine) -> None:
         if isinstance(machine, BlobMachine):
-            self._end_sessions(machine)
+            end_sessions(self, machine)
         elif isinstance(machine, (ReferrersMachine, LookupMachine)):
             self._told(machine)
         if isinstance(machine, StreamMachine):
@@ -475,7 +382,7 @@ class Graph:
                 self._reached(work)
             elif machine.state in (ReferrersState.FAILED, LookupState.FAILED):
                 assert machine.error is not None
-                self.fail(work, machine.error)
+                fail(self, work, machine.error)
 
     def _arrived(self, node: Node) -> None:
         machine = node.machine
@@ -497,7 +404,7 @@ class Graph:
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
         self._remember((node.repository, node.digest))
-        self._let_follow(node)
+        self.let_follow(node)
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
             self._one_less(dependent)
@@ -515,7 +422,7 @@ class Graph:
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1
         if not work.goals and work.outcome is None:
-            self._over(work, PushOutcome.PUSHED)
+            over(self, work, PushOutcome.PUSHED)
 
     def _failed(self, node: Node) -> None:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
@@ -528,92 +435,10 @@ class Graph:
             heirs = tuple(u for u in node.users if u.blobs[ours.descriptor.digest].source is not ours.source)
         for user in node.users:
             if user not in heirs:
-                self.fail(user, machine.error)
-        self._let_follow(node)
+                fail(self, user, machine.error)
+        self.let_follow(node)
         if heirs:
             self._set_to_work(heirs[0], node, looked=True)
-
-    def fail(self, work: PushWork, error: RegprotoError) -> None:
-        """The first fatal error of a push stops everything else it has under way."""
-        if work.outcome is None:
-            work.error = error
-            self._over(work, PushOutcome.FAILED)
-
-    def cancel(self, work: PushWork) -> None:
-        """End a push before its time."""
-        if work.outcome is None:
-            self._over(work, PushOutcome.CANCELLED)
-
-    def _over(self, work: PushWork, outcome: PushOutcome) -> None:
-        """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
-        work.outcome = outcome
-        work.ending += 1  # that is us: not before everything is let go
-        for node in list(work.nodes.values()):
-            node.users = _without(work, node.users)
-            node.goal_of = _without(work, node.goal_of)
-            if not node.users:
-                del self.nodes[node.key]
-                machine = node.machine
-                self._stop(work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
-                self._let_follow(node)
-            elif isinstance(node.machine, BlobMachine):
-                self._hand_on(node.machine, node.users[0])
-            elif node.machine is not None and node.machine.lane == work.id:
-                node.machine.also = ()
-        for stream in work.streams.values():
-            self._stop(work, stream, stream.upload)
-        self._stop(work, *self.lists.left(work))
-        self.pushes.stop_token(work)
-        work.ending -= 1
-        if work.ending:
-            self.pushes.patience.end(work.id, self.wire.now)
-        self.pushes.report(work)
-
-    def expire(self) -> None:
-        """End what has taken too long: pushes, and what those that are over have left behind."""
-        for work in self.pushes.overdue():
-            self.fail(work, self.pushes.timeout(work))
-        for machine in self.pushes.out_of_time():
-            machine.expired = True
-            if machine.place is Place.IN_FLIGHT:
-                self.wire.abort(machine)
-            else:
-                self._quit(machine)
-
-    def _quit(self, machine: Machine) -> None:
-        """Ask nothing more."""
-        machine.delay_s = 0.0
-        self.advance(machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
-
-    def _stop(self, work: PushWork, *machines: Machine | None) -> None:
-        for stopped in machines:
-            if stopped is None or stopped.state in stopped.ENDS:
-                continue
-            self.pushes.outlive(stopped, work)
-            if isinstance(stopped, UploadMachine):
-                stopped.owner = None
-                if stopped.state in _GIVING_BACK:
-                    continue
-            if stopped.place is Place.IN_FLIGHT:
-                stopped.doomed = True
-                if not self._may_open(stopped):
-                    self.wire.abort(stopped)
-            else:
-                stopped.delay_s = 0.0
-                self.advance(stopped, (_O.DROP, None))
-
-    def _may_open(self, machine: Machine) -> bool:
-        """True if what is in flight may open an upload session that only its answer tells of."""
-        # Not known yet: whether a single POST is taken. Then its body is small, too.
-        return machine.state in _OPENING or (machine.state is BlobState.POSTING and not self.wire.knowledge.single_post)
-
-    def _hand_on(self, machine: BlobMachine, heir: PushWork) -> None:
-        """Whoever stays is whose content is sent from now on."""
-        blob = heir.blobs[machine.digest]
-        if blob.source is not None:
-            machine.blob = blob
-            if isinstance(machine.upload, UploadMachine):
-                machine.upload.blob = blob
 
     # --- news ---
 
@@ -627,7 +452,3 @@ class Graph:
             self.totals.moved(blob.node, sent_bytes)
         elif isinstance(blob, StreamMachine):
             self.totals.stream_moved(blob, sent_bytes)
-
-
-def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:
-    return () if users == work.alone else tuple(user for user in users if user is not work)

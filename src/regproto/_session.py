@@ -11,6 +11,7 @@ from regproto._config import MOUNT_SOURCES_MAX, Config
 from regproto._drafts import Drafts
 from regproto._errors import LocalProtocolError
 from regproto._graph import Graph
+from regproto._letting_go import cancel, expire
 from regproto._lists import Lists
 from regproto._machine import Edge
 from regproto._messages import (
@@ -156,7 +157,7 @@ class Session:
             self._wire.tick(now)
         work = self._pushes.under_way.get(push_id)
         if work is not None:
-            self._graph.cancel(work)
+            cancel(self._graph, work)
 
     def poll(self, now: float) -> Output:
         """What to do next. Never blocks and may be called at any time; each call returns one thing.
@@ -166,7 +167,7 @@ class Session:
         wire, graph = self._wire, self._graph
         wire.tick(now)
         if self._pushes.patience.due <= wire.now:
-            graph.expire()
+            expire(graph)
         saves = self._pushes.checkpoint.active
         while (found := (self._save() if saves else None) or wire.take()) is not None:
             if not isinstance(found, tuple):

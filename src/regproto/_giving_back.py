@@ -1,0 +1,123 @@
+"""The upload sessions of what is pushed: opened, gone on with, and given back when nobody needs them.
+
+A blob or stream may have several in turn, and a session outlives what it was for: what was opened and is not needed is
+deleted, or left for a later process where a checkpoint is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from regproto._blob import BlobMachine, BlobState
+from regproto._errors import TransportError
+from regproto._machine import Facts, Outcome, members
+from regproto._making import discarding, upload_for
+from regproto._messages import Status
+from regproto._resume import Kept
+from regproto._stream import StreamMachine, StreamUpload, spent
+from regproto._upload import UploadMachine, UploadState
+
+if TYPE_CHECKING:
+    from regproto._graph import Graph
+
+_O: Final = members(Outcome)
+_N: Final = members(Status)
+GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
+_ENDING: Final = GIVING_BACK | {UploadState.ABANDONED, UploadState.LEFT}
+"""In these, an upload is over for its blob."""
+
+
+def open_session(graph: Graph, blob: BlobMachine) -> None:
+    """Open an upload session for a blob, or go on with the one it was given."""
+    upload = blob.upload = upload_for(blob, graph.config, graph.pushes.checkpoint.active)
+    if blob.location:
+        facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
+        blob.location = ""
+        graph.advance(upload, (_O.STARTED, facts))
+    else:
+        graph.rest(upload)
+
+
+def follow(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
+    """An upload session is further, or over."""
+    if upload.blob is not None:
+        graph.pushes.checkpoint.follow(upload, outcome)
+    owner = upload.owner
+    if isinstance(owner, BlobMachine):
+        graph.totals.moved(owner.node, upload.offset)
+    elif isinstance(owner, StreamMachine) and isinstance(upload, StreamUpload):
+        owner.told = upload.told
+        graph.totals.stream_moved(owner, upload.offset)
+    _tell_owner(graph, upload, outcome)
+
+
+def _tell_owner(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
+    """Tell a blob or stream how its upload session went, once."""
+    blob = upload.owner
+    if not isinstance(blob, (BlobMachine, StreamMachine)):
+        return
+    state = upload.state
+    if state is UploadState.DONE:
+        upload.owner = None
+        graph.advance(blob, (_O.UPLOADED, None))
+    elif state is UploadState.LOST:
+        upload.owner = None
+        blob.sessions_lost += not upload.unproven
+        blob.rejections += outcome is _O.REJECTED
+        blob.chunk_bytes = upload.chunk_bytes
+        lost = blob.rejections > 1 or blob.sessions_lost >= graph.config.attempts
+        if lost or (isinstance(blob, StreamMachine) and not blob.may_restart):
+            _upload_failed(graph, blob, upload)
+        else:
+            why = str(upload.error or "the upload session was lost")
+            if isinstance(blob, StreamMachine):
+                graph.wire.notices.add(blob.news(_N.RESTARTED, text=why))
+            else:
+                graph.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
+            graph.advance(blob, (_O.SESSION_LOST, None))
+    elif state in _ENDING:
+        upload.owner = None
+        _upload_failed(graph, blob, upload)
+
+
+def _upload_failed(graph: Graph, blob: BlobMachine | StreamMachine, upload: UploadMachine) -> None:
+    error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
+    if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
+        error = spent(blob.describe(), blob.told, error)
+    blob.content_failed = upload.content_failed
+    graph.advance(blob, (_O.FAILED, Facts(error=error)))
+
+
+def resume(graph: Graph, blob: BlobMachine, kept: Kept) -> None:
+    """Go on with a session that an earlier process left, unless it is about other content."""
+    blob.location, blob.chunk_min_bytes = kept.location, kept.chunk_min_bytes
+    if (kept.size, kept.identity) == (blob.size, blob.blob.identity):
+        blob.kept_offset = kept.offset
+        blob.candidates = ()  # they were tried before that session was opened
+        return
+    graph.pushes.checkpoint.drop(kept.key)
+    why = "the content is not what it was when its upload began"
+    graph.wire.notices.tell(blob.digest, blob.descriptor, _N.NOT_RESUMED, text=why)
+    give_back(graph, blob)
+
+
+def end_sessions(graph: Graph, blob: BlobMachine) -> None:
+    """What a blob was given and did not need is given back; an earlier process's is left for a later one."""
+    checkpoint, key = graph.pushes.checkpoint, (blob.repository, blob.digest)
+    if blob.kept_offset is not None and blob.state is not BlobState.THERE and checkpoint.active:
+        checkpoint.leave(key)
+    elif blob.location:
+        checkpoint.drop(key)
+        give_back(graph, blob)
+
+
+def give_back(graph: Graph, blob: BlobMachine) -> None:
+    """Delete a session that a blob was given and does not need."""
+    upload = discarding(blob)
+    blob.location = ""
+    if blob.expired:
+        return
+    waiting = blob.node.users[0] if blob.node.users else blob.ends_for
+    if waiting is not None:
+        graph.pushes.outlive(upload, waiting)
+    graph.wire.enqueue(upload)
