@@ -72,7 +72,7 @@ def error_codes(response: Response) -> frozenset[str]:
 def _in_words(error: RegistryErrorDetail) -> str:
     text = f"{error.code}: {error.message}".rstrip(": ")
     # The code for everything else says nothing: what happened (a full disk) stands in the detail alone.
-    return f"{text}, {error.detail[:200]}" if error.code.upper() == "UNKNOWN" and error.detail else text
+    return f"{text}, {error.detail[:400]}" if error.code.upper() == "UNKNOWN" and error.detail else text
 
 
 def refusal(what: str, method: str, url: str, response: Response, hint: str = "") -> RegistryError:
