@@ -455,6 +455,22 @@ def test_a_write_without_an_answer_is_aborted_at_its_own_deadline() -> None:
     assert made.aborted and result.listed[0].unsure and guarantee(result) is Guarantee.LOOKED_AGAIN
 
 
+def test_a_slow_registry_is_given_more_time_for_each_write() -> None:
+    made = play()
+    made.submit(ONE.push())
+    taken = []
+    for _ in range(3):
+        put = made.until("PUT tag")
+        begun = made.now
+        while put.id not in made.aborted:
+            made.step()
+        taken.append(made.now - begun)
+    assert taken == pytest.approx([1.5, 3.0, 6.0])
+    while not made.step():
+        pass
+    assert guarantee(made.results[1]) is Guarantee.LOOKED_AGAIN and made.results[1].listed[0].unsure
+
+
 def test_an_answer_after_its_deadline_makes_it_unsure() -> None:
     made = play()
     made.submit(ONE.push())

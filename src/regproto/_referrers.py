@@ -129,6 +129,8 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
+SETTLE_MAX_S: Final = 24.0
+"""What a write of a slow registry is given in the end: four times doubled from the default, below the idle limit."""
 _SPREAD_DOUBLINGS: Final = 4
 """How often the wait after a race is doubled: 20 writers of 50 ms each fit into the 8 s it may be by then."""
 
@@ -147,6 +149,7 @@ class ReferrersMachine(Machine):
     subject: Digest
     window_s: float
     settle_s: float
+    """How long a write may take; longer from one that took longer on, for a registry that is slow is slow again."""
     wanted: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     """The entries of our pushes, by digest."""
     sure: set[str] = attrs.field(factory=set)
@@ -417,3 +420,5 @@ class ReferrersMachine(Machine):
         elif outcome in (_O.UNAVAILABLE, _O.LOST):
             self.failed_writes += 1
             self.unsure |= facts is None or not facts.cut
+            if self.answered_at >= self.begun_at + self.settle_s:
+                self.settle_s = min(2 * self.settle_s, SETTLE_MAX_S)
