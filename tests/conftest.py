@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,10 @@ def no_user_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name in (*_USER_SETTINGS, *_PROXIES, *map(str.lower, _PROXIES)):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """Tests, and the commands they start, can be interrupted, also where a shell started this in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
