@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from explored import BEARER, UNREACHED, every_edge, one_blob, scenarios, single
+from explored import BEARER, UNREACHED, every_edge, one_blob, single
 from regproto import FailureKind, PushOutcome, Written
 from regproto._machine import Machine, Outcome
 from regproto._messages import Response, Send
 from regproto._token import TokenMachine
 from regproto.testing import Answer, Explorer, FakeRegistry, RegistryOptions, Violation
 from regproto.testing._explorer import fails
+from walking import walk_all
 
 
 def test_every_edge_is_taken_and_every_invariant_holds() -> None:
     taken = set()
-    for scenario in scenarios():
-        found = scenario.explorer.explore()
+    for scenario, found, _ in walk_all():
+        assert not isinstance(found, str), f"{scenario.name}: {found}"
         assert found.finished, scenario.name
         taken |= found.edges
     missed = every_edge() - taken
