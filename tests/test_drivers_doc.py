@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import regproto
-from regproto import Input, Output, Phase, http1
+from regproto import Input, Output, Phase, driving, http1
 from regproto.testing._check_driver._run import CHECKS
 from test_examples import LACKS
 
@@ -39,6 +39,8 @@ def test_every_message_is_there_with_its_fields(message: type) -> None:
 def test_what_it_names_is_there() -> None:
     for name in re.findall(r"`http1\.(\w+)", TEXT):
         assert hasattr(http1, name), name
+    for name in re.findall(r"\bdriving\.(\w+)", TEXT.replace("regproto.driving", "")):
+        assert name in driving.__all__, name
     exchange = vars(http1.Exchange) | {"outcome": None}
     for name in re.findall(r"`exchange\.(\w+)", TEXT):
         assert name in exchange, name

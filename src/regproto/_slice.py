@@ -1,11 +1,11 @@
-"""Reading the bytes of a `BlobSlice` from whatever content the plan gave: what every driver has to do alike."""
+"""Reading the bytes of a body from whatever content the plan gave: what every driver has to do alike."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from regproto._errors import printable
-from regproto._messages import BlobSlice
+from regproto._messages import Body, Stream, body_size
 
 DETAIL_MAX: Final = 200
 """Characters of an error's words."""
@@ -20,11 +20,17 @@ class SliceReader:
 
     The content, `BlobSlice.source`, has `open(offset)`, which gives a binary stream, and `check(stream)`, which raises
     if the content is no longer what was described. All of it may block, and what it raises becomes `ContentFailed`.
+    A body of bytes is read like any other.
+
+    Raises:
+        ContentFailed: the body is a `Stream`, which it can't read.
     """
 
-    def __init__(self, body: BlobSlice) -> None:
+    def __init__(self, body: Body) -> None:
+        if isinstance(body, Stream):
+            raise ContentFailed("this driver sends no streams")
         self._body = body
-        self._left = body.size
+        self._left = body_size(body)
         self._stream: Any = None
 
     def read(self, limit: int) -> bytes:
@@ -33,6 +39,10 @@ class SliceReader:
         Raises:
             ContentFailed: see there. Nothing more is to be sent.
         """
+        if isinstance(self._body, bytes):
+            begin = len(self._body) - self._left
+            self._left -= min(limit, self._left)
+            return self._body[begin : begin + limit]
         source: Any = self._body.source
         try:
             if self._stream is None:

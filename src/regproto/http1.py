@@ -39,6 +39,7 @@ from typing import Final, cast
 import attrs
 import h11
 
+from regproto import driving
 from regproto._errors import printable
 from regproto._messages import (
     BlobSlice,
@@ -61,8 +62,7 @@ EARLY_REST_MAX_BYTES: Final = 64 * 1024
 """A body with no more left than this is finished after an early answer: cheaper than a new TLS connection."""
 PIECE_BYTES: Final = 1024 * 1024
 """What is offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
-PROGRESS_INTERVAL_S: Final = 0.1
-"""The contract's ten reports a second."""
+PROGRESS_INTERVAL_S: Final = driving.PROGRESS_INTERVAL_S
 LINE_MAX_BYTES: Final = 1024 * 1024
 """h11's bound on what it buffers, for chunk headers and trailers. Heads have their own, lower one in the Send."""
 DETAIL_MAX: Final = 200
