@@ -128,7 +128,7 @@ class Connection:
             send: what to perform.
             stream_bytes: of a body that is a `Stream` with a limit: how many bytes it is, now that they are read.
         """
-        assert self.reusable
+        assert self.reusable, "this connection can't carry another exchange (see `reusable`): make a new one"
         limited = isinstance(send.body, Stream) and send.body.limit_bytes is not None
         assert limited == (stream_bytes is not None)
         reused = self._exchange is not None

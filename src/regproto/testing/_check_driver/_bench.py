@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from regproto._messages import (
 from regproto.testing._check_driver._peer import Handler, Peer
 from regproto.testing._check_driver._script import RESULT, ScriptedSession, Step, answered
 from regproto.testing._check_driver._tls import serving, trusting
+from regproto.testing._check_driver._words import last_told, raised
 
 Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
@@ -113,6 +113,9 @@ class Bench:
     peer_errors: list[BaseException] = attrs.field(factory=list, init=False)
     """What went wrong at peers, which counts if nothing else did."""
 
+    peers: list[Peer] = attrs.field(factory=list, init=False)
+    """All that were there, the newest last."""
+
     # --- the driver ---
 
     def run(
@@ -141,13 +144,26 @@ class Bench:
         if session.broken:
             raise CheckFailed(session.broken[0])
         if thread.is_alive():
-            raise Hung(f"it does not return{f'; the session waits for {session.stuck}' if session.stuck else ''}")
+            stuck = f"; the session waits for {session.stuck}{self._so_far(session)}" if session.stuck else ""
+            raise Hung(f"it does not return{stuck}")
         if errors:
-            raise CheckFailed(f"it raised {errors[0]!r}") from errors[0]
-        expect(not session.stuck, f"it waits in vain for {session.stuck}")
-        missing = [id for id in ids if results[0].get(id) != RESULT]
-        expect(not missing, f"it returned no result for {missing}, or another: {dict(results[0])!r}")
+            raise CheckFailed(raised(errors[0], self.run_session)) from errors[0]
+        if session.stuck:
+            raise CheckFailed(f"the session waits in vain for {session.stuck}{self._so_far(session)}")
+        self._heed(results[0], ids, session)
         return session
+
+    def _heed(self, results: object, ids: list[int], session: ScriptedSession) -> None:
+        if not isinstance(results, Mapping):
+            raise CheckFailed(f"it returned {results!r} instead of a dict of results")
+        missing = [id for id in ids if results.get(id) != RESULT]
+        expect(not missing, f"it returned no result for {missing}, or another: {dict(results)!r}")
+        invented = [id for id in results if id not in session.finished]
+        expect(not invented, f"it returned a result for {invented}, which was not finished")
+
+    def _so_far(self, session: ScriptedSession) -> str:
+        seen = "; ".join(sight for peer in self.peers[-2:] if (sight := peer.sight()))
+        return f" (the driver told last: {last_told(session.inputs)}; the peer saw: {seen or 'no connection'})"
 
     def exchange(self, send: Send, tls: ssl.SSLContext | None = None) -> Response | Failed:
         """The answer to one `Send`."""
@@ -160,6 +176,7 @@ class Bench:
         """A registry made of handlers. Their errors fail the check, unless they `may_fail`."""
         # More patient than the script: who waits in vain for an answer is to find that out first.
         with Peer(*handlers, tls=serving() if tls else None, patience_s=2 * self.patience_s) as peer:
+            self.peers.append(peer)
             yield peer
         if not may_fail:
             self.peer_errors.extend(peer.errors)
@@ -184,11 +201,12 @@ def blob_slice(source: object, size: int, offset: int = 0) -> BlobSlice:
 
 def responded(answer: Response | Failed, status: int = 200, body: bytes | None = b"ok") -> Response:
     """The answer, which has to be this response."""
-    expect(isinstance(answer, Response), f"there was an answer, but it says {answer!r}")
+    expect(isinstance(answer, Response), f"the answer should be Response({status}), but was {answer!r}")
     assert isinstance(answer, Response)
-    expect(answer.status == status, f"the answer's status was {status}, but it says {answer.status}")
+    expect(answer.status == status, f"the status should be {status}, but was {answer.status}")
     expect(
-        body is None or answer.body == body, f"the answer's body was {_short(body)}, but it gives {_short(answer.body)}"
+        body is None or answer.body == body,
+        f"the answer's body should be {_short(body)}, but was {_short(answer.body)}",
     )
     return answer
 
@@ -200,26 +218,11 @@ def _short(body: bytes | None) -> str:
 def failed(answer: Response | Failed, *kinds: FailureKind, nothing_written: bool = False) -> Failed:
     """The answer, which has to be a failure of one of these kinds."""
     wanted = " or ".join(kind.name for kind in kinds)
-    expect(isinstance(answer, Failed), f"there was no answer, but it says {answer!r} instead of Failed({wanted})")
+    expect(isinstance(answer, Failed), f"the answer should be Failed({wanted}), but was {answer!r}")
     assert isinstance(answer, Failed)
-    expect(answer.kind in kinds, f"it says Failed({answer.kind.name}) instead of {wanted}: {answer.detail!r}")
+    expect(answer.kind in kinds, f"the kind should be {wanted}, but was {answer.kind.name}: {answer.detail!r}")
     if nothing_written:
-        expect(answer.written is Written.NONE, f"nothing was written, but it says {answer.written.name}")
+        expect(answer.written is Written.NONE, f"`written` should be NONE, but was {answer.written.name}")
     else:
-        expect(answer.written is not Written.NONE, "something was written, but it says NONE")
+        expect(answer.written is not Written.NONE, "`written` should not be NONE: something was written")
     return answer
-
-
-def descriptors() -> frozenset[tuple[str, str]] | None:
-    """The open file descriptors and what they are; None where the system does not tell."""
-    try:
-        names = os.listdir("/proc/self/fd")
-    except OSError:
-        return None
-    found = set()
-    for name in names:
-        try:
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # that of the listing itself
-            pass
-    return frozenset(found)

@@ -187,7 +187,8 @@ def threads(bench: Bench) -> None:
     expect(counts[-1] - counts[0] < _RUNS - 1, f"after each run there were more threads: {counts}")
 
 
-@check("what is left", "exchanges that are still going on when all is finished are stopped")
+@check("what is left", "exchanges that are still going on when all is finished are stopped, and answered")
 def left(bench: Bench) -> None:
     with bench.peer(until_closed) as peer:
-        bench.run(ask(1, peer.url), in_phase(1, Phase.WAITING))
+        session = bench.run(ask(1, peer.url), in_phase(1, Phase.WAITING))
+    expect(not session.owed, "it did not tell the session what became of an exchange that it stopped at the end")

@@ -20,20 +20,29 @@ class Gone(Exception):
 
 
 class Line:
-    """A peer's end of one connection."""
+    """A peer's end of one connection.
+
+    Attributes:
+        waits_for: what it does or did last, in words.
+        heads: how many requests began.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.waits_for = "bytes"
+        self.heads = 0
         self._read = b""
 
     def head(self) -> str:
         """The next request's head."""
+        self.waits_for = f"the head of request {self.heads + 1} on this connection"
         while b"\r\n\r\n" not in self._read:
             data = self.socket.recv(65536)
             if not data:
                 raise Gone(f"the connection was closed in a request's head: {self._read!r}")
             self._read += data
         head, _, self._read = self._read.partition(b"\r\n\r\n")
+        self.heads += 1
         return head.decode("latin-1")
 
     def body(self, size: int) -> bytes:
@@ -45,6 +54,7 @@ class Line:
 
     def some_body(self, size: int) -> bytes:
         """So many bytes of a body, or what there is until the driver closes the connection."""
+        self.waits_for = f"{size} bytes of a body"
         parts, missing = [self._read[:size]], size - len(self._read)
         self._read = self._read[size:]
         try:
@@ -57,6 +67,7 @@ class Line:
 
     def rest(self) -> bytes:
         """All that comes until the driver closes or resets the connection."""
+        self.waits_for = "the driver to close the connection"
         parts, self._read = [self._read], b""
         try:
             while data := self.socket.recv(1 << 20):
@@ -67,6 +78,7 @@ class Line:
 
     def say(self, data: bytes) -> None:
         """Sends an answer, or a part of one."""
+        self.waits_for = "the driver to read what it says"
         self.socket.sendall(data)
 
     def trickle(self, data: bytes) -> None:
@@ -97,6 +109,7 @@ class Peer:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         self._open: list[socket.socket] = []
+        self._lines: list[Line] = []
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="peer", daemon=True)
 
@@ -117,9 +130,20 @@ class Peer:
         sock.settimeout(self._patience_s)
         try:
             with sock if self._tls is None else self._tls.wrap_socket(sock, server_side=True) as wrapped:
-                handler(Line(wrapped))
+                self._open.append(wrapped)
+                self._lines.append(line := Line(wrapped))
+                try:
+                    handler(line)
+                except TimeoutError:
+                    raise TimeoutError(f"it waited in vain for {line.waits_for}") from None
         except BaseException as error:
             self.errors.append(error)
+
+    def sight(self) -> str:
+        """What it saw, in words; empty: nothing."""
+        lines = self._lines[-2:]
+        last = "; ".join(f"{line.heads} heads of requests, and last waited for {line.waits_for}" for line in lines)
+        return f"{self.connections} connections, the last with {last or 'no TLS'}" if self.connections else ""
 
     def join(self) -> None:
         """Waits for the handlers of all connections so far."""
@@ -130,12 +154,17 @@ class Peer:
         self._accepting.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._accepting.join(self._patience_s)
-        self.join()
+        if failed is None:
+            self.join()
+        for sock in list(self._open):
+            # What a handler still reads from ends for it, too.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         for sock in self._open:
             sock.close()
 

@@ -28,6 +28,11 @@ class Finding:
     hung: bool = False
     """It never returned: a thread of it may be left."""
 
+    def line(self, width: int) -> str:
+        """The check as it stands in the table, its name so wide."""
+        text = f"{self.rule}\n{'':{width + 11}}{self.detail}" if self.detail else self.rule
+        return f"{self.name:{width}}  {self.verdict.value:7}  {text}"
+
 
 @attrs.frozen(kw_only=True)
 class DriverReport:
@@ -48,12 +53,13 @@ class DriverReport:
 
     def __str__(self) -> str:
         width = max((len(finding.name) for finding in self.findings), default=0)
-        lines = []
-        for finding in self.findings:
-            text = f"{finding.rule}\n{'':{width + 11}}{finding.detail}" if finding.detail else finding.rule
-            lines.append(f"{finding.name:{width}}  {finding.verdict.value:7}  {text}")
+        return "\n".join([*(finding.line(width) for finding in self.findings), self.summary])
+
+    @property
+    def summary(self) -> str:
+        """How many of each."""
         counts = (f"{sum(f.verdict is v for f in self.findings)} {v.value.lower()}" for v in Verdict)
-        return "\n".join([*lines, f"{self.driver}: {', '.join(counts)}"])
+        return f"{self.driver}: {', '.join(counts)}"
 
 
 class DriverFaulty(AssertionError):

@@ -60,6 +60,7 @@ class ScriptedSession:
         cancelled: the pushes that were cancelled.
         broken: what the driver did that no driver may.
         stuck: the step it waited for in vain; empty if there was none.
+        finished: the pushes it said are finished.
         polls: how often it was asked.
         now: the driver's clock when it last called.
     """
@@ -69,6 +70,7 @@ class ScriptedSession:
         self.cancelled: list[int] = []
         self.broken: list[str] = []
         self.stuck = ""
+        self.finished: set[int] = set()
         self.polls = 0
         self.now = -math.inf
         self._steps = list(steps)
@@ -102,8 +104,10 @@ class ScriptedSession:
             self._sends[said.id] = said
         elif isinstance(said, NeedCredentials | NeedContent):
             self._needs.add(said.id)
-        elif isinstance(said, Finished) and said.push_id in self._to_finish:
-            self._to_finish.remove(said.push_id)
+        elif isinstance(said, Finished):
+            self.finished.add(said.push_id)
+            if said.push_id in self._to_finish:
+                self._to_finish.remove(said.push_id)
         return said
 
     def receive(self, now: float, event: Input, /) -> None:
