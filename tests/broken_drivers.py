@@ -24,6 +24,7 @@ from regproto._messages import (
     FailureKind,
     Finished,
     Input,
+    NeedContent,
     NeedCredentials,
     NoContent,
     NoCredentials,
@@ -166,6 +167,17 @@ class SilentAtTheEnd(Between):
             super().receive(now, event)
 
 
+def second_check_hangs(session: Any, push_ids: Iterable[int], **more: Any) -> Any:
+    """The first check, `results`, runs it twice."""
+    runs.append(session)
+    if len(runs) > 2:
+        threading.Event().wait()
+    return run_session(session, push_ids, **more)
+
+
+runs: list[Any] = []
+
+
 def one_result_more(session: Any, push_ids: Iterable[int], **more: Any) -> Any:
     return {**run_session(session, push_ids, **more), 999: None}
 
@@ -269,6 +281,10 @@ def whole(body: BlobSlice) -> bytes:
         while len(data) < body.size and (piece := stream.read(body.size - len(data))):
             data += piece
     return data.ljust(body.size, b"\0")
+
+
+def raises(need: NeedContent) -> Output:
+    raise TypeError("no draft")
 
 
 def stream_whole(send: Send) -> Send:
@@ -560,6 +576,11 @@ BROKEN: dict[str, list[Broken]] = {
     "stream fails": [
         Broken(kind(FailureKind.CLOSED), "should be CONTENT"),
         Broken(telling(Failed, other(written=Written.SOME)), "should be NONE, but was SOME"),
+    ],
+    "no streams": [
+        Broken(hearing(NeedContent, raises), r"it raised TypeError\('no draft'\) at .*broken_drivers.py:\d+"),
+        Broken(telling(NoContent, other(error="")), "should be NoContent with an error"),
+        Broken(kind(FailureKind.CLOSED), "should be CONTENT, but was CLOSED"),
     ],
     "drafts": [
         Broken(telling(Content, lambda made: NoContent(id=made.id, error="no")), "it says NoContent"),

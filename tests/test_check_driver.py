@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +18,9 @@ import pytest
 import regproto_sync
 import regproto_trio
 from broken_drivers import BROKEN, Broken
-from regproto import LocalProtocolError
+from regproto import LocalProtocolError, NeedCredentials, NoCredentials, Progress
 from regproto.testing import DriverFaulty, Verdict, check_driver
+from regproto.testing._check_driver._bench import Bench
 from regproto.testing._check_driver._command import main
 from regproto.testing._check_driver._run import CHECKS
 
@@ -44,6 +50,20 @@ def test_a_broken_driver_is_caught(monkeypatch: pytest.MonkeyPatch, name: str, b
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("module", [regproto_sync, regproto_trio])
+def test_a_lookup_that_is_left_is_answered_too(module: Any) -> None:
+    over = threading.Event()
+
+    def keychain(need: NeedCredentials) -> NoCredentials:
+        over.wait(60)
+        return NoCredentials(id=need.id)
+
+    need = NeedCredentials(id=5, registry="registry.example", repository="team/app")
+    session = Bench(module.run_session, 60.0).run(need, keychain=keychain)
+    assert [event for _, event in session.inputs] == [NoCredentials(id=5, error="the keychain was too slow")]
+    over.set()
+
+
 def test_what_is_declared_to_be_lacking_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     [lacking, *_] = BROKEN["keep-alive"]
     with pytest.raises(DriverFaulty, match="declared to be lacking, but it holds"):
@@ -54,8 +74,39 @@ def test_what_is_declared_to_be_lacking_must_be(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(LocalProtocolError, match="no check named 'keep alive'"):
+    with pytest.raises(LocalProtocolError, match="no check named 'keep alive'; there are: results, .*keep-alive, "):
         check_driver(regproto_sync.run_session, lacks=["keep alive"])
+
+
+def test_upper_and_lower_case_are_the_same() -> None:
+    [finding] = check_driver(regproto_sync.run_session, only=["Keep-Alive"]).findings
+    assert finding.name == "keep-alive"
+
+
+def test_what_went_on_is_told() -> None:
+    def deaf(session: Any, push_ids: Iterable[int], **more: Any) -> Any:
+        real, session.receive = session.receive, lambda now, event: isinstance(event, Progress) and real(now, event)
+        return regproto_sync.run_session(session, push_ids, **more)
+
+    with pytest.raises(DriverFaulty) as caught:
+        check_driver(deaf, only=["keep-alive"], patience_s=0.5)
+    assert re.search(
+        r"the session waits in vain for the answer to 0 \(the driver told last: .*Progress\(0, \w+, \d bytes\); "
+        r"the peer saw: connections: 1 \(requests: 1, then it waited for the head of request 2 on this connection\)\)",
+        str(caught.value),
+    )
+
+
+def test_what_a_peer_waited_for_is_told() -> None:
+    def holds_on(session: Any, push_ids: Iterable[int], **more: Any) -> Any:
+        connection = socket.create_connection(("127.0.0.1", int(session._steps[0].url.rpartition(":")[2])))
+        left.append(connection)
+        return regproto_sync.run_session(session, push_ids, **more)
+
+    left: list[socket.socket] = []
+    with pytest.raises(DriverFaulty, match="seen by the peer: it waited in vain for the driver to close"):
+        check_driver(holds_on, only=["what is left"], patience_s=0.5)
+    left[0].close()
 
 
 def test_what_a_driver_leaves_open_is_told() -> None:
@@ -70,11 +121,52 @@ def test_what_a_driver_leaves_open_is_told() -> None:
     left[0].close()
 
 
+def test_where_a_socket_that_is_left_open_leads_is_told() -> None:
+    left: list[socket.socket] = []
+
+    def leaking(session: Any, push_ids: Iterable[int], **more: Any) -> Any:
+        left.append(socket.create_connection(listener.getsockname()))
+        left.append(socket.socket())
+        left.extend(socket.socketpair())
+        return regproto_sync.run_session(session, push_ids, **more)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(DriverFaulty) as caught:
+            check_driver(leaking, only=["refused"])
+        port = listener.getsockname()[1]
+    for words in (rf"\(from 127.0.0.1:\d+ to 127.0.0.1:{port}\)", r"\(at 0.0.0.0:0, not connected\)", r"\(AF_UNIX\)"):
+        assert re.search(words, str(caught.value)), words
+    for sock in left:
+        sock.close()
+
+
+def raising_in_a_group(*_: Any, **__: Any) -> Any:
+    raise BaseExceptionGroup("tasks", [ValueError("no")])
+
+
+def test_a_driver_that_raised_is_not_waited_for() -> None:
+    began = time.monotonic()
+    with pytest.raises(DriverFaulty, match="it raised KeyError"):
+        check_driver(connects_and_raises, only=["waits", "keep-alive", "TLS", "progress"], patience_s=60.0)
+    assert time.monotonic() - began < 60.0  # nobody's patience was used up
+
+
+def connects_and_raises(session: Any, push_ids: Iterable[int], **_: Any) -> Any:
+    send = session.poll(time.monotonic())
+    connections.append(socket.create_connection(("127.0.0.1", int(send.url.rpartition(":")[2]))))
+    raise KeyError("boom")
+
+
+connections: list[socket.socket] = []
+
+
 @pytest.mark.parametrize(
     ("driver", "detail"),
     [
         (lambda *_, **__: {}, r"no result for \[0\]"),
-        (lambda *_, **__: 1 / 0, "it raised ZeroDivisionError"),
+        (lambda *_, **__: None, "it returned None instead of a dict of results"),
+        (lambda *_, **__: 1 / 0, r"it raised ZeroDivisionError\('division by zero'\) at .*test_check_driver.py:\d+"),
+        (raising_in_a_group, r"it raised ValueError\('no'\)"),
     ],
 )
 def test_a_driver_that_does_nothing_is_caught(driver: Any, detail: str) -> None:
@@ -97,3 +189,22 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ("regproto_sync:none", "no_such_module:x", "regproto_sync", ""):
         assert main(["check-driver", wrong]) == 2
         assert "MODULE:FUNCTION" in capsys.readouterr().err
+
+
+def test_the_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-driver", "--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(CHECKS)
+    assert main(["check-driver", "--list", "--only", "no such"]) == 2
+    assert "there are: results, " in capsys.readouterr().err
+
+
+def test_what_there_is_is_told_before_an_interrupt() -> None:
+    command = [sys.executable, "-m", "regproto.testing", "check-driver", "broken_drivers:second_check_hangs"]
+    checks = ["--only", "results", "--only", "refused", "--only", "TLS", "--patience", "60"]
+    with subprocess.Popen([*command, *checks], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert re.match("results +passed ", line)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read().endswith("1 passed, 0 lacking, 0 failed, interrupted after 1 of 3 checks\n")
+        assert process.wait(60) == 130

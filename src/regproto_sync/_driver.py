@@ -238,7 +238,8 @@ class _Loop:
         self._grace_s = grace_s
         self._told: queue.SimpleQueue[Input | Crash | _Stop] = queue.SimpleQueue()
         self._exchanges: dict[int, ExchangeJob] = {}
-        self._lookups = 0
+        self._lookups: dict[int, Input] = {}
+        """What is told of a lookup that is not over when all else is."""
 
     def tell(self, what: Input | Crash | _Stop) -> None:
         """Wakes the loop with news. Called from any thread."""
@@ -273,13 +274,13 @@ class _Loop:
                     if (exchange := self._exchanges.get(exchange_id)) is not None:
                         exchange.abort()
                 case NeedCredentials() as need:
-                    self._lookups += 1
+                    self._lookups[need.id] = NoCredentials(id=need.id, error="the keychain was too slow")
                     self._workers.start(_KeychainJob(need, self._keychain, self.tell))
                 case Save(data=data):
                     if self._keeper is not None:
                         self._keeper.save(data)
                 case NeedContent() as draft:
-                    self._lookups += 1
+                    self._lookups[draft.id] = NoContent(id=draft.id, error="the driver was closed")
                     self._workers.start(_DraftJob(draft, self.tell))
                 case Notice() as notice:
                     if self._on_notice is not None:
@@ -326,7 +327,7 @@ class _Loop:
             case Response() | Failed():
                 del self._exchanges[what.id]
             case Credentials() | NoCredentials() | Content() | NoContent():
-                self._lookups -= 1
+                del self._lookups[what.id]
         self._session.receive(self._clock(), what)
 
     def _cancel(self) -> None:
@@ -347,5 +348,5 @@ class _Loop:
                 case Crash(id=job_id):
                     self._exchanges.pop(job_id, None)
         self._exchanges.clear()
-        for answer in owed:
-            self._session.receive(self._clock(), answer)
+        for told in (*owed, *self._lookups.values()):
+            self._session.receive(self._clock(), told)

@@ -142,8 +142,8 @@ class Peer:
     def sight(self) -> str:
         """What it saw, in words; empty: nothing."""
         lines = self._lines[-2:]
-        last = "; ".join(f"{line.heads} heads of requests, and last waited for {line.waits_for}" for line in lines)
-        return f"{self.connections} connections, the last with {last or 'no TLS'}" if self.connections else ""
+        last = "; ".join(f"requests: {line.heads}, then it waited for {line.waits_for}" for line in lines)
+        return f"connections: {self.connections} ({last or 'no TLS'})" if self.connections else ""
 
     def join(self) -> None:
         """Waits for the handlers of all connections so far."""

@@ -11,7 +11,7 @@ from regproto._content import Digest
 from regproto._messages import Content, Failed, FailureKind, NeedContent, NoContent, Response, Stream, StreamTold
 from regproto.testing._check_driver._bench import Bench, ask, check, expect, failed, responded
 from regproto.testing._check_driver._content import pattern
-from regproto.testing._check_driver._peer import OK, Gone, Line
+from regproto.testing._check_driver._peer import OK, Gone, Line, until_closed
 from regproto.testing._check_driver._script import ScriptedSession, Until, answered
 
 SIZE: Final = 700_000
@@ -114,6 +114,27 @@ def stream_fails(bench: Bench) -> None:
             failed(answer, FailureKind.CONTENT, nothing_written=True)
 
 
+@check("no streams", "whoever has no streams refuses them, too: Failed(CONTENT), and NoContent to NeedContent")
+def no_streams(bench: Bench) -> None:
+    from regproto_sync import StreamContent
+
+    def broken() -> io.BytesIO:
+        raise OSError("the pipe is broken")
+
+    with bench.peer(until_closed) as peer, StreamContent(broken) as source:
+        answer = bench.exchange(ask(1, peer.url, "PATCH", _body(source, limit_bytes=PART)))
+        failed(answer, FailureKind.CONTENT, nothing_written=True)
+    told = Until("the answer to NeedContent", _heard)
+    session = bench.run(NeedContent(id=5, push_id=0, draft=_Draft("no config"), streams=()), told)
+    refusal = session.inputs[0][1]
+    refused = isinstance(refusal, NoContent) and refusal.error
+    expect(refused, f"the answer should be NoContent with an error, but was {refusal!r}")
+
+
+def _heard(session: ScriptedSession) -> bool:
+    return any(isinstance(event, Content | NoContent) for _, event in session.inputs)
+
+
 class _Draft:
     """What makes the rest of a plan."""
 
@@ -128,10 +149,7 @@ class _Draft:
 
 @check("drafts", "NeedContent is answered with what the plan's draft makes of the streams, or with its error")
 def drafts(bench: Bench) -> None:
-    def heard(session: ScriptedSession) -> bool:
-        return any(isinstance(event, Content | NoContent) for _, event in session.inputs)
-
-    told = Until("the answer to NeedContent", heard)
+    told = Until("the answer to NeedContent", _heard)
     session = bench.run(NeedContent(id=5, push_id=0, draft=_Draft(), streams=()), told)
     expect(session.inputs[0][1] == Content(id=5, root=None), f"it says {session.inputs[0][1]!r}")
     session = bench.run(NeedContent(id=6, push_id=0, draft=_Draft("no config"), streams=()), told)
