@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -19,6 +19,10 @@ class Crash:
 
     id: int
     error: BaseException
+
+
+LOOK_AGAIN_S: Final = 0.05
+"""While threads end: whether what they are in can't be interrupted."""
 
 
 class Job(Protocol):
@@ -72,8 +76,9 @@ class Workers:
         for _ in threads:
             self._jobs.put(None)
         for thread in threads:
-            if not thread.is_stuck:
-                thread.join()
+            # One that has not taken its job yet may be stuck in it a moment later.
+            while thread.is_alive() and not thread.is_stuck:
+                thread.join(LOOK_AGAIN_S)
 
 
 class _Worker(threading.Thread):
