@@ -127,8 +127,8 @@ class Peer:
             thread.start()
 
     def _handle(self, handler: Handler, sock: socket.socket) -> None:
-        sock.settimeout(self._patience_s)
         try:
+            sock.settimeout(self._patience_s)  # it may be closed already, if the check has failed
             with sock if self._tls is None else self._tls.wrap_socket(sock, server_side=True) as wrapped:
                 self._open.append(wrapped)
                 self._lines.append(line := Line(wrapped))
