@@ -55,6 +55,12 @@ def write(exchange: http1.Exchange, limit: int = http1.PIECE_BYTES, pieces: int 
     return out
 
 
+def test_a_connection_that_is_not_free_says_so() -> None:
+    connection, _ = start(send())
+    with pytest.raises(AssertionError, match="this connection can't carry another exchange"):
+        connection.start(send())
+
+
 def parse(request: bytes) -> tuple[h11.Request, bytes]:
     """What a server makes of it."""
     server = h11.Connection(h11.SERVER)
