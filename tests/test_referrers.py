@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -677,3 +678,26 @@ def test_the_lists_of_different_subjects_are_kept_apart() -> None:
     assert {told.subject for told in result.listed} == {SUBJECT.digest, other.digest}
     assert isinstance(more.manifest.descriptor, Descriptor)
     assert more.digest in made.registry.referrers(REPO, other.digest) and ONE.digest in listed(made)
+
+
+# --- attachments that an index names ----------------------------------------------------------------------------
+
+
+def test_an_attachment_that_an_index_names_is_listed_also_when_the_index_is_there() -> None:
+    whole = index(ONE)
+    made = play()
+    there(made, ONE)
+    made.registry.put_manifest(REPO, whole.manifest.content, "v1")
+    assert guarantee(made.run(whole.push("v1"))) is Guarantee.LOOKED_AGAIN
+    assert listed(made).keys() == {ONE.digest}
+    assert guarantee(made.run(whole.push())) is Guarantee.LOOKED_AGAIN
+
+
+def test_an_api_of_several_pages_that_never_lists_it_ends_the_push() -> None:
+    empty = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
+    more = f'</v2/{REPO}/referrers/{SUBJECT.digest}?page=2>; rel="next"'
+    pages = [say(200, empty, Content_Type=OCI_INDEX, Link=more), say(200, empty, Content_Type=OCI_INDEX)]
+    made = play(script={"GET referrers": itertools.cycle(pages)}, referrers_api=True, oci_subject=False)
+    result = made.run(ONE.push())
+    assert isinstance(result.error, RemoteProtocolError) and "does not list it" in str(result.error)
+    assert len(made.sent("GET referrers")) == 10

@@ -350,3 +350,10 @@ def test_a_failed_delete_is_ignored(answer: Fail | Pass) -> None:
     result = play.run(PUSH)
     assert isinstance(result.error, RegistryError) and result.error.status == 403
     assert play.names[2:] == ["PATCH", "DELETE session"]
+
+
+def test_commits_that_are_never_done_come_to_an_end() -> None:
+    made = Play({"PUT commit": always(say(202)), "HEAD blob": always(say(404))}, config=PATCHES)
+    result = made.run(blobs_push(blob(b"hello")))
+    assert isinstance(result.error, RemoteProtocolError) and "answered 202 to each commit" in str(result.error)
+    assert made.names.count("PUT commit") == 5

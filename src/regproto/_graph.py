@@ -82,7 +82,10 @@ class Graph:
         """What a push is asked for: its root under each of its tags, and of these what no manifest of it names."""
         plan = work.plan
         named = {d.digest for m in plan.manifests for d in m.names()}
-        goals = [(d, "") for d in digests if d != plan.root and d not in named]
+        # What is attached to something is asked for itself, also where an index names it: an index that is found there
+        # tells that its children are, but not that they are listed.
+        attached = {m.descriptor.digest for m in plan.manifests if m.info.subject is not None}
+        goals = [(d, "") for d in digests if d != plan.root and (d not in named or d in attached)]
         work.together = together(plan, self.wire.knowledge)
         if plan.root is not None:
             goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals

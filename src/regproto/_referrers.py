@@ -362,8 +362,11 @@ class ReferrersMachine(Machine):
         return put_verdict(self, response, url, self.written, self.bare, others)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
+        faults = self.faults
         Machine.absorb(self, outcome, facts)
         if self.state is _S.ASKING:
+            if outcome is _O.TOLD and facts is not None and facts.location:
+                self.faults = faults  # one more page brings nothing forward
             self._absorb_page(outcome, facts)
         elif self.state is _S.READING:
             self.paced = False

@@ -191,6 +191,8 @@ _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"}
 DISCARDS_MAX: Final = 4
 """Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
 which is what a registry may need to notice that a request was cut."""
+DOUBTS_MAX: Final = 4
+"""Commits answered with a success that is not 201 before the blob has to be there: each is looked for several times."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
@@ -238,6 +240,8 @@ class UploadMachine(Machine):
     """After a commit the registry does not know the session: the blob is there, or coming, or lost."""
     looks: int = 0
     useless: int = 0
+    doubts: int = 0
+    """Commits that were answered with a success that is none."""
     discards: int = 0
     keeps: bool = False
     """If nobody wants it any more, it is left open for a later process, with what is in it."""
@@ -404,6 +408,9 @@ class UploadMachine(Machine):
             wrong = wrong_digest(self, "PUT", url, response, self.digest)
             return wrong or (_O.CREATED, None)
         if 200 <= status < 300:
+            if self.doubts >= DOUBTS_MAX:
+                said = f"answered {status} to each commit, and the blob is not there"
+                return broken(self.describe(), "PUT", url, said)
             return _O.DOUBTFUL, None
         if status == 413 and self.state is _S.PUTTING and self._may_halve():
             return self._halved()
@@ -487,6 +494,8 @@ class UploadMachine(Machine):
                 self.gone = True
             case _O.GONE:
                 self.gone = True
+            case _O.DOUBTFUL:
+                self.doubts += 1
             case _O.USELESS:
                 self.useless += 1
                 self.resumed = True
