@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from core import LOST, PASS, Play, Say, always, header, say
+from core import LOST, PASS, Play, Say, always, header, refuse, say
 from pushes import REPO, described, image
 from regproto import (
     Descriptor,
@@ -171,6 +171,16 @@ def test_the_api_is_asked_for_once_per_registry() -> None:
     made.run(asked(ListReferrers(subject=IMAGE.digest)))
     made.run(asked(ListReferrers(subject=IMAGE.digest)))
     assert made.names == ["GET referrers", "GET tag", "GET tag"]
+
+
+@pytest.mark.parametrize("code", ["NAME_UNKNOWN", "NAME_INVALID"])
+def test_a_missing_repository_says_nothing_about_the_api(code: str) -> None:
+    made = play({"GET referrers": [refuse(404, code)]})
+    lookup = ListReferrers(subject=IMAGE.digest)
+    (none,) = made.run(asked(lookup)).found
+    assert isinstance(none, Referrers) and none.entries == ()
+    (found,) = made.run(asked(lookup)).found
+    assert isinstance(found, Referrers) and len(found.entries) == len(SBOMS) and not found.tag
 
 
 def test_a_tag_on_something_else_is_no_list() -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import broken, refusal, refused, wrong_digest
+from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
 from regproto._attachments import Found, ListReferrers, Referrers, Resolve
 from regproto._config import Config
 from regproto._content import MANIFEST_MAX_BYTES, Descriptor, Digest, check_media_type, parse_manifest
@@ -83,6 +83,7 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
+_NAME_CODES: Final = frozenset({"NAME_UNKNOWN", "NAME_INVALID"})
 ENTRIES_MAX: Final = 100_000
 """Entries of one list that are kept: a thousand pages of a hundred."""
 
@@ -204,7 +205,9 @@ class LookupMachine(Machine):
     def _classify_page(self, response: Response, url: str) -> Verdict:
         status = response.status
         if (status in NO_API or (status == 200 and not is_index(response))) and not self.pages:
-            return Outcome.REJECTED, Facts(referrers_api=False)
+            # Of a repository that is not there this says nothing about the registry.
+            about_name = not error_codes(response).isdisjoint(_NAME_CODES)
+            return Outcome.REJECTED, Facts(referrers_api=None if about_name else False)
         if status != 200:
             return refused(self.describe(), "GET", url, response)
         try:

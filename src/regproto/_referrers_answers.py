@@ -39,6 +39,7 @@ def api_verdict(what: str, response: Response, url: str, wanted: Set[str], api_k
     """
     status = response.status
     if (status in NO_API or (status == 200 and not is_index(response))) and not api_known:
+        # Even with NAME_UNKNOWN: a manifest was put there just now, so it is not the repository that is missing.
         return _O.REJECTED, Facts(referrers_api=False)
     if status != 200:
         return refused(what, "GET", url, response)
