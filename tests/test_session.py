@@ -33,6 +33,7 @@ from regproto import (
     Push,
     PushOutcome,
     RegistryError,
+    Resolve,
     Response,
     Send,
     Session,
@@ -40,6 +41,7 @@ from regproto import (
     Wait,
     Written,
 )
+from regproto._origin import LIGHT_PLACES
 from regproto.testing import Auth
 
 CONTENT = b"0123456789"
@@ -199,6 +201,24 @@ def test_no_push_starves_another() -> None:
     play.run(many(20, 10), other)
     first = [f"/{REPO}/" in send.url for send in play.sends[:4]]
     assert first == [True, False, True, False]
+
+
+@pytest.mark.parametrize("places", [2, 3, 8, 32])
+def test_bodies_and_requests_without_one_leave_places_to_each_other(places: int) -> None:
+    play = Play(config=Config(max_exchanges=places))
+    play.run(PUSH)
+    play.submit(many(200, 10))
+    assert in_flight(play) == places
+    tags = [f"1.{n}" for n in range(200)]
+    for tag in tags:
+        play.registry.put_manifest("team/other", image(b"x").manifest.content, tag)
+    play.submit(Push(repository="team/other", lookups=tuple(Resolve(reference=tag) for tag in tags)))
+    play.script["HEAD tag"] = always(HANG)
+    for _ in range(3 * places):
+        play.answer(next(iter(play.held.values())), PASS)
+        play.settle()
+    held = [name_of(send) for send in play.held.values()]
+    assert held.count("HEAD tag") == min(LIGHT_PLACES, places // 2) and len(held) == places
 
 
 # --- pushes side by side ----------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ from regproto._machine import Machine
 PASSES_MAX: Final = 16
 """Bodies that may pass one that has no room: they keep the line busy; after them the room is kept for the large one, so
 that it waits for what is under way and no longer."""
+LIGHT_PLACES: Final = 4
+"""Exchanges that bodies leave to requests without one, where there are some: a push of thousands of small blobs would
+else keep every other from its few."""
 LANES_LOOKED_AT: Final = 8
 """Pushes looked through for a body that has room: a bound on what a step costs."""
 
@@ -68,6 +71,8 @@ class Origin:
 
     name: str
     exchanges: int = 0
+    bodies: int = 0
+    """Of these, how many have a body."""
     body_bytes: int = 0
     """In flight."""
     hold_until: float = 0.0
@@ -86,13 +91,17 @@ class Origin:
             return None
         # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
         heavy, light = self.heavy, self.light
-        if heavy.turn:
+        if heavy.turn and not (light.turn and self.bodies >= self._places(config)):
             if not self.body_bytes or self.body_bytes + heavy.first().body_bytes <= config.max_body_bytes:
                 self.passed = 0
                 return heavy
             if len(heavy.turn) > 1 and self._may_pass(config.max_body_bytes - self.body_bytes):
                 return heavy
         return light if light.turn else None
+
+    def _places(self, config: Config) -> int:
+        """How many exchanges may have a body while others wait; where there is one place alone, all of them."""
+        return config.max_exchanges - min(LIGHT_PLACES, config.max_exchanges // 2)
 
     def _may_pass(self, room_bytes: int) -> bool:
         """Whether another push's body has room; it is then the first."""

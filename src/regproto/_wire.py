@@ -200,6 +200,7 @@ class Wire:
         if ask.deadline_s is not None:
             self._hasten(exchange)
         origin.exchanges += 1
+        origin.bodies += size > 0
         origin.body_bytes += size
         self.requests += 1
         machine.place = _P.IN_FLIGHT
@@ -295,6 +296,7 @@ class Wire:
         exchange = self.in_flight.pop(answer.id)
         machine, origin = exchange.machine, exchange.origin
         origin.exchanges -= 1
+        origin.bodies -= exchange.size > 0
         origin.body_bytes -= exchange.size
         machine.exchange = None
         machine.place = _P.IDLE
