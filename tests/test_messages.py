@@ -23,6 +23,7 @@ from regproto import (
 )
 from regproto._config import MIB
 from regproto._errors import ERROR_TEXT_MAX, printable
+from regproto._machine import Ask
 from regproto._messages import body_size
 from regproto.testing import Auth
 
@@ -38,6 +39,19 @@ def test_headers_with_secrets(name: str) -> None:
     for message in (send, response):
         assert "s3cret" not in repr(message) and "a/b" in repr(message) and "<redacted>" in repr(message)
     assert "https://x/y" in repr(send) and "<19 bytes>" in repr(response)
+
+
+@pytest.mark.parametrize("name", ["Location", "content-location", "LINK"])
+def test_urls_in_headers_lose_their_query(name: str) -> None:
+    headers = ((name, '<https://up.example/u/1?sig=s3cret&_state=s3cret>; rel="next"'), ("Range", "0-?"))
+    said = repr(Response(id=1, status=202, headers=headers))
+    assert "s3cret" not in said and "https://up.example/u/1?<redacted>" in said and "next" in said and "0-?" in said
+
+
+def test_a_machine_s_request() -> None:
+    headers = (("Authorization", "s3cret"),)
+    said = repr(Ask("POST", "https://x/y?sig=s3cret", headers, b"refresh_token=s3cret"))
+    assert "s3cret" not in said and "https://x/y" in said
 
 
 def test_credentials() -> None:

@@ -24,7 +24,7 @@ import attrs
 from regproto._config import ERROR_BODY_MAX_BYTES, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import RegprotoError
-from regproto._messages import Body, Headers, Response
+from regproto._messages import Body, Headers, Response, redacted
 from regproto._referrers_list import Listing
 
 E = TypeVar("E", bound=enum.Enum)
@@ -130,9 +130,9 @@ class Ask:
     """A request as a machine puts it; the session makes a `Send` of it."""
 
     method: str
-    url: str
-    headers: Headers = ()
-    body: Body = b""
+    url: str = attrs.field(repr=lambda url: repr(url.partition("?")[0]))
+    headers: Headers = attrs.field(default=(), repr=redacted)
+    body: Body = attrs.field(default=b"", repr=False)
     max_body_bytes: int = ERROR_BODY_MAX_BYTES
     not_after: float | None = None
     """Begun later, it must not be sent."""

@@ -7,6 +7,7 @@ docs/design.md has the contract as a numbered list.
 from __future__ import annotations
 
 import enum
+import re
 from typing import TypeAlias
 
 import attrs
@@ -19,12 +20,21 @@ from regproto._plan import Blob, Manifest, Streamed
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "set-cookie", "proxy-authorization"})
+_URL_HEADERS = frozenset({"location", "content-location", "link"})
+_QUERY = re.compile(r"\?[^>]*")
+"""Upload state and signatures; in a Link it ends with the URL's bracket."""
 
 
 def redacted(headers: Headers) -> str:
-    """A printable form of headers, with the value of every header that carries a secret replaced."""
-    shown = tuple((n, "<redacted>" if n.lower() in _SECRET_HEADERS else v) for n, v in headers)
-    return repr(shown)
+    """A printable form of headers, with the value of every header that carries a secret replaced, and the query of
+    every URL that may be one."""
+    return repr(tuple((n, _shown(n.lower(), v)) for n, v in headers))
+
+
+def _shown(name: str, value: str) -> str:
+    if name in _SECRET_HEADERS:
+        return "<redacted>"
+    return _QUERY.sub("?<redacted>", value) if name in _URL_HEADERS else value
 
 
 def _short(body: object) -> str:
