@@ -27,7 +27,7 @@ from regproto import (
     TransportError,
 )
 from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
-from regproto._referrers_list import fallback_tag
+from regproto._referrers_list import entry_of, fallback_tag
 from regproto.testing import Etag
 
 SUBJECT = image(b"the subject")
@@ -328,6 +328,37 @@ def test_a_list_that_would_become_too_long_is_not_written() -> None:
     write(made, TWO, annotations={"much": "x" * (4 * 1024 * 1024 - 420)})
     result = made.run(ONE.push())
     assert isinstance(result.error, ContentError) and not list_puts(made)
+
+
+def test_what_joins_a_write_that_was_decided_goes_along_only_if_it_fits() -> None:
+    made = play(TWO, script={f"PUT manifest {THREE.digest}": [HANG]})
+    ours = len(json.dumps(entry_of(ONE.manifest)))
+    alone = len(json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry(TWO)]}))
+    much = 4 * 1024 * 1024 - alone - 3 * ours // 2
+    write(made, TWO, annotations={"much": "x" * much})  # there is room for one more, not for two
+    made.submit(ONE.push(), THREE.push())
+    reading = made.until("GET tag")
+    [late] = [send for send in made.held.values() if send is not reading]
+    made.answer(reading, PASS)
+    made.answer(late, PASS)
+    result = made.run()
+    assert [len(content_of(send)) <= 4 * 1024 * 1024 for send in list_puts(made)] == [True]
+    assert listed(made).keys() == {TWO.digest, ONE.digest} and isinstance(result.error, ContentError)
+
+
+@pytest.mark.parametrize("depth", [*range(96, 102), 500, *range(900, 1000, 3)])
+@pytest.mark.parametrize("place", ["in an entry", "beside them"])
+def test_a_list_nested_too_deeply_is_left_alone(depth: int, place: str) -> None:
+    nested = b"[" * depth + b"]" * depth
+    listed, beside = (nested, b"0") if place == "in an entry" else (b"0", nested)
+    body = b'{"schemaVersion":2,"manifests":[{"digest":"x","y":%s}],"y":%s}' % (listed, beside)
+    made = play(
+        script={"GET tag": always(say(200, body, Content_Type=OCI_INDEX))}, config=Config(referrers_look_again=False)
+    )
+    result = made.run(ONE.push())
+    assert bool(list_puts(made)) == (depth < 100)
+    if depth >= 100:
+        assert isinstance(result.error, RemoteProtocolError) and "left alone" in str(result.error)
 
 
 @pytest.mark.parametrize("status", [403, 416])

@@ -268,7 +268,8 @@ class ReferrersMachine(Machine):
             return self._read_again(spread_s=self._spread_s())
         if not self.fresh:
             return self._read_again()
-        if len(self._merged(listing)) > MANIFEST_MAX_BYTES:
+        self.written = self._merged(listing)
+        if len(self.written) > MANIFEST_MAX_BYTES:
             self.error = ContentError(f"{self.describe()}: {self.tag} would have over {MANIFEST_MAX_BYTES} bytes")
             return Outcome.GAVE_UP
         return Outcome.PUT
@@ -336,8 +337,10 @@ class ReferrersMachine(Machine):
             return Ask("GET", url, ACCEPT_ANY, b"", MANIFEST_MAX_BYTES)
         listing = self.listing
         assert listing is not None
-        # What was wanted since the decision to write goes along.
-        self.written = self._merged(listing)
+        # What was wanted since the decision to write goes along, if it fits.
+        whole = self._merged(listing)
+        if len(whole) <= MANIFEST_MAX_BYTES:
+            self.written = whole
         headers = [("Content-Type", OCI_INDEX)]
         if not listing.identity:
             headers.append(("If-None-Match", "*"))

@@ -75,6 +75,8 @@ class Listing:
         return tuple(found)
 
 
+NESTING_MAX: Final = 100
+"""Levels of a list that is read: what is read has to be written again, and the depth that can be is not the same."""
 ABSENT: Final = Listing(identity="")
 """There is no list yet."""
 
@@ -99,6 +101,8 @@ def read_listing(response: Response) -> Listing:
         if not isinstance(entry, dict) or not isinstance(entry.get("digest"), str):
             raise ContentError("it has an entry that is no descriptor")
         known.setdefault(entry["digest"], entry)
+    if _is_deep([raw, *entries]):
+        raise ContentError(f"it is nested deeper than {NESTING_MAX} levels")
     etag = get(response.headers, "etag") or ""
     return Listing(
         identity=Digest.of(response.body),
@@ -107,6 +111,18 @@ def read_listing(response: Response) -> Listing:
         validator=etag if etag.startswith('"') and etag.isascii() and etag.isprintable() else "",
         next_url=next_link(response.headers),
     )
+
+
+def _is_deep(level: list[Any]) -> bool:
+    for _ in range(NESTING_MAX):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def is_index(response: Response) -> bool:
