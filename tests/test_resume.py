@@ -502,3 +502,20 @@ def test_a_push_that_took_too_long_leaves_its_upload_for_a_later_one() -> None:
     later = again(play)
     later.run(PUSH)
     assert ranges(later) == ["120-199"] and whole(later)
+
+
+def test_of_many_that_were_left_the_newest_are_kept_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regproto._resume.UPLOADS_MAX", 3)
+    layers = [blob(bytes([n]) * 200) for n in range(5)]
+    play = Play({"PATCH": always(HANG)}, config=PATCHES, save=True)
+    for layer in layers:
+        push_id = play.submit(blobs_push(layer))
+        play.settle()
+        play.session.cancel(push_id)
+        play.run()
+    newest = [str(layer.descriptor.digest) for layer in layers[2:]]
+    assert [upload["digest"] for upload in uploads(play.saves[-1])] == newest
+    monkeypatch.setattr("regproto._resume.UPLOADS_MAX", 2)
+    later = again(play)
+    later.run(blobs_push(*layers))
+    assert [send.url for send in later.sent("GET session")] == [u["location"] for u in uploads(play.saves[-1])[1:]]

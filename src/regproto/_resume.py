@@ -22,7 +22,8 @@ from regproto._url import check_origin, resolve
 
 VERSION: Final = 1
 UPLOADS_MAX: Final = 1_000
-"""Upload sessions that are read back: thirty times what is open at once by default."""
+"""Upload sessions with nobody at work on them that are kept, and of all that are kept those that are read back: the
+newest, thirty times what is open at once by default."""
 _SIZE_MAX: Final = 2**63 - 1
 
 KeptKey: TypeAlias = tuple[str, Digest]
@@ -94,7 +95,7 @@ class Checkpoint:
             content = _parse(hint)
             if content.get("registry") != self.base:
                 raise _Untrusted("it is about another registry")
-            uploads = [_upload(entry) for entry in _typed(content, "uploads", list)[:UPLOADS_MAX]]
+            uploads = [_upload(entry) for entry in _typed(content, "uploads", list)[-UPLOADS_MAX:]]
             single_post = content.get("single_post")
             knowledge.single_post = single_post if isinstance(single_post, bool) else None
         except (_Untrusted, RegprotoError) as error:
@@ -123,8 +124,14 @@ class Checkpoint:
     def leave(self, key: KeptKey) -> None:
         """Nobody is at work on it any more, but it is still open."""
         kept = self.open.pop(key, None)
-        if kept is not None:
-            self.waiting[key] = kept
+        if kept is None:
+            return
+        self.waiting[key] = kept  # the last: `_note` has taken an older one out
+        while len(self.waiting) > UPLOADS_MAX:
+            oldest = next(iter(self.waiting))
+            del self.waiting[oldest]
+            self.hinted.discard(oldest)
+            self._changed = True
 
     def drop(self, key: KeptKey) -> None:
         """It is closed, or of no use."""
