@@ -11,6 +11,7 @@ import pytest
 from core import BASE, HANG, PASS, PATCHES, PLAIN, Play, Say, always, cut_after, header, name_of, refuse, say, token
 from pushes import REPO, blob, blobs_push, image, index
 from regproto import AuthenticationError, Config, Credentials, PushOutcome, RegistryError
+from regproto._auth import SOURCES_KEPT
 from regproto.testing import Auth, Grant
 
 CONTENT = b"0123456789"
@@ -299,6 +300,44 @@ def test_a_source_refused_a_token_costs_the_mount_not_the_push(ungranted: int, f
     result = play.run(blobs_push(blob(CONTENT, "base/one"), blob(b"other", "base/one")))
     assert result.outcome is PushOutcome.PUSHED and not result.mounted and len(result.uploaded) == 2
     assert not play.registry.sessions(REPO)
+
+
+@pytest.mark.parametrize("ungranted", [401, 403])
+def test_a_refused_source_costs_no_other_its_mount(ungranted: int) -> None:
+    play = bearer(grants=(Grant(repository="team/*"), Grant(repository="good/*")), ungranted=ungranted, config=PLAIN)
+    for n in range(2):
+        play.registry.put_blob("good/base", b"layer %d" % n)
+    assert play.run(blobs_push(blob(b"layer 0", "good/base"))).mounted
+    assert play.run(blobs_push(blob(b"other", "bad/base"))).uploaded
+    assert play.run(blobs_push(blob(b"layer 1", "good/base"))).mounted
+
+
+def test_what_was_refused_to_one_push_may_be_granted_to_the_next() -> None:
+    play = bearer(config=PLAIN, script={"GET token": [PASS, say(403), PASS]})
+    for n in range(2):
+        play.registry.put_blob("base/one", b"layer %d" % n)
+    play.run(blobs_push(blob(b"before")))
+    assert not play.run(blobs_push(blob(b"layer 0", "base/one"))).mounted
+    assert play.run(blobs_push(blob(b"layer 1", "base/one"))).mounted
+
+
+def test_sources_of_pushes_long_over_are_not_asked_for() -> None:
+    play = bearer(config=PLAIN)
+    for n in range(3 * SOURCES_KEPT):
+        play.registry.put_blob(f"base/{n}", b"%d" % n)
+        assert play.run(blobs_push(blob(b"%d" % n, f"base/{n}"))).mounted
+    assert len(asked(play)[-1]["scope"]) == 1 + SOURCES_KEPT
+
+
+def test_pushes_with_more_sources_than_are_kept_get_all_of_them() -> None:
+    play = bearer(config=PLAIN)
+    many = [f"base/{n}" for n in range(4 * SOURCES_KEPT)]
+    for name in many:
+        play.registry.put_blob(name, name.encode())
+    half = len(many) // 2
+    first, second = (blobs_push(*(blob(s.encode(), s) for s in part)) for part in (many[:half], many[half:]))
+    play.run(first, second)
+    assert [len(play.results[n].mounted) for n in (1, 2)] == [half, half]
 
 
 def test_insufficient_scope_asks_for_the_union() -> None:

@@ -26,6 +26,9 @@ _O: Final = members(Outcome)
 
 CHALLENGES_MAX: Final = 3
 """401s in a row for one request: a token that had expired, one that was too narrow, and then it is a refusal."""
+SOURCES_KEPT: Final = 16
+"""Mount sources a token is asked for beside those of the newest push: of names as long as they may be, 4 kB of URL. A
+source that is needed and is not among them costs another token."""
 
 
 class Gate(enum.Enum):
@@ -49,7 +52,7 @@ class Authorizer:
     service: str = ""
     tokens: dict[str, TokenMachine] = attrs.field(factory=dict)
     sources: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
-    """For each target repository the mount sources its token should cover."""
+    """For each target repository the mount sources its token should cover, the newest last."""
     actions: dict[str, str] = attrs.field(factory=dict)
     """For each target repository what its token is to allow there."""
 
@@ -58,8 +61,7 @@ class Authorizer:
 
     def want(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
         """A push to `repository` begins, mounting from `sources`; `actions` is what it does there."""
-        known = self.sources.get(repository, ())
-        self.sources[repository] = tuple(dict.fromkeys((*known, *sources)))
+        self.keep_sources(repository, sources)
         token = self.tokens.get(repository)
         if self.actions.get(repository) != "pull,push":
             self.actions[repository] = actions
@@ -67,8 +69,16 @@ class Authorizer:
             token.actions = self.actions[repository]
             if token.state is TokenState.HELD and not self._allows_all(token):
                 token.lifetime_s = 0.0  # it does not allow enough
+        # What was refused to an earlier push may be granted to this one.
         if token is not None and token.state is TokenState.DENIED:
-            del self.tokens[repository]  # what was refused to an earlier push may be granted to this one
+            del self.tokens[repository]
+        elif token is not None and token.state is TokenState.HELD:
+            token.refused_sources &= frozenset(self.sources[repository]) - frozenset(sources)
+
+    def keep_sources(self, repository: str, sources: tuple[str, ...]) -> None:
+        """The repository's next token is to cover these, and of those before the newest."""
+        kept = (*(s for s in self.sources.get(repository, ()) if s not in sources), *sources)
+        self.sources[repository] = kept[-max(SOURCES_KEPT, len(sources)) :]
 
     def token_for(self, repository: str) -> TokenMachine:
         """The repository's token machine, made if there is none."""

@@ -240,7 +240,9 @@ class TokenMachine(Machine):
             self.error = None
             self._hold("Bearer " + facts.token, facts.lifetime_s)
         elif outcome is _O.NARROWED:
-            self.refused_sources |= frozenset(self.sources)
+            # What a token was once given for is not at fault, as long as there is something else that may be.
+            wanted = frozenset(self.sources) - self.refused_sources
+            self.refused_sources |= (wanted - self.covers) or (frozenset() if self.extra_scopes else wanted)
             self.extra_scopes = ()
 
 

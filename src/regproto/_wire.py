@@ -445,10 +445,12 @@ class Wire:
 
     def _park(self, lanes: Lanes, repository: str) -> None:
         """The lane whose turn it is waits for its repository's token, which is asked for if it is not already."""
-        lane = lanes.turn[0]
+        lane, source = lanes.turn[0], lanes.first().mount_source
         self.parked.setdefault(repository, []).append((lanes, lane, lanes.take()))
         token = self.auth.token_for(repository)
         if token.state is TokenState.HELD:
+            if source:
+                self.auth.keep_sources(repository, (source,))
             token.sources = self.auth.sources.get(repository, ())
             self.advance_token(token, (_O.SPENT, None))
         elif token.state is TokenState.NEEDING and token not in self.keychain.values():
