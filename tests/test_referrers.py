@@ -524,6 +524,15 @@ def test_writes_that_always_fail_end_the_push(fault: Any, there_is_one: bool) ->
     assert len(list_puts(made)) == 5 and made.names.count("PUT manifest") == 1
 
 
+@pytest.mark.parametrize(("kind", "tries"), [(FailureKind.CONNECT, 5), (FailureKind.NOT_SENT, 30)])
+def test_writes_that_are_never_sent_are_not_blamed_on_others(kind: FailureKind, tries: int) -> None:
+    made = play(script={"PUT tag": always(attrs.evolve(NOT_SENT, kind=kind))})
+    result = made.run(ONE.push())
+    assert isinstance(result.error, TransportError)
+    assert "PUT https://" in str(result.error) and "overwriting" not in str(result.error)
+    assert len(list_puts(made)) == tries and made.names.count("PUT manifest") == 1
+
+
 def test_writes_that_come_too_late_are_prepared_anew_more_often() -> None:
     made = play(script={"PUT tag": [attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)] * 8})
     assert guarantee(made.run(ONE.push())) is Guarantee.LOOKED_AGAIN

@@ -158,6 +158,8 @@ class Facts:
     """False: the registry was learned to take no body without a length."""
     cut: bool = False
     """With _O.LOST: the request was not sent whole, so it can't have taken effect."""
+    late: bool = False
+    """With _O.NOT_SENT: `Ask.not_after` had passed, so it says nothing about the registry."""
     token: str = attrs.field(default="", repr=False)
     lifetime_s: float = 0.0
     tag_params: bool | None = None

@@ -28,7 +28,7 @@ import attrs
 from regproto._attachments import Guarantee
 from regproto._config import Config
 from regproto._content import MANIFEST_MAX_BYTES, OCI_INDEX, Digest
-from regproto._errors import ContentError, TransportError
+from regproto._errors import ContentError, RegprotoError, TransportError
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response
 from regproto._referrers_answers import api_verdict, check_verdict, list_verdict, put_verdict
@@ -195,7 +195,9 @@ class ReferrersMachine(Machine):
     api_known: bool = False
     writes: int = 0
     failed_writes: int = 0
-    """Writes in a row without an answer, or with one that may pass."""
+    """Writes in a row that could not be sent, without an answer, or with one that may pass."""
+    write_fault: RegprotoError | None = None
+    """Why the last write came to nothing, if it was not for others."""
     looks: int = 0
     races: int = 0
     unsure: bool = False
@@ -255,7 +257,9 @@ class ReferrersMachine(Machine):
         self.calm = None
         hopeless = self.refusals > 1 or self.failed_writes >= config.attempts
         if self.writes >= config.referrers_attempts or hopeless:
-            if not hopeless:
+            if self.write_fault is not None:
+                self.error = self.write_fault
+            elif not hopeless:
                 text = f"{self.describe()}: {missing[0]} is still not in {self.tag} after {self.writes} writes"
                 self.error = TransportError(f"{text}: others keep overwriting the list; try again later")
             return Outcome.GAVE_UP
@@ -407,6 +411,8 @@ class ReferrersMachine(Machine):
 
     def _absorb_write(self, outcome: Outcome, facts: Facts | None) -> None:
         self.writes += 1
+        fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST)
+        self.write_fault = facts.error if fault and facts is not None else None
         before, self.listing = self.listing, None
         if outcome is _O.CREATED:
             made = read_listing(Response(id=0, status=200, body=self.written))
@@ -428,3 +434,5 @@ class ReferrersMachine(Machine):
             self.unsure |= facts is None or not facts.cut
             if self.answered_at >= self.begun_at + self.settle_s:
                 self.settle_s = min(2 * self.settle_s, SETTLE_MAX_S)
+        elif outcome is _O.NOT_SENT and (facts is None or not facts.late):
+            self.failed_writes += 1

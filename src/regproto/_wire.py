@@ -379,7 +379,7 @@ class Wire:
             return outcome, Facts(error=error)
         if failed.kind is FailureKind.TLS:
             return _O.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
-        facts = Facts(error=error, cut=failed.written is not Written.ALL)
+        facts = Facts(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
             machine.stale_connection = (
                 True  # the registry closed an idle connection: nobody's fault, so it does not count
