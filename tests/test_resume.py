@@ -168,7 +168,8 @@ def test_what_arrived_meanwhile_is_not_sent_again() -> None:
     first.registry.put_blob(REPO, CONTENT)
     play = again(first)
     assert play.run(PUSH).existing == (DIGEST,)
-    assert play.names == ["HEAD blob", "DELETE session"] and whole(play)
+    assert play.names == ["HEAD blob", "GET session", "DELETE session"] and whole(play)
+    assert not play.told(Status.RESUMED)
 
 
 def test_all_was_there_but_the_commit() -> None:
@@ -304,6 +305,22 @@ def spoiled(data: bytes, **changes: Any) -> bytes:
         ({"upload_location": "https://user:secret@registry.example/up"}, "user name or password"),
         ({"upload_location": "https://registry.example/up\r\nX: y"}, "control characters"),
         ({"upload_location": "file:///etc/passwd"}, "http"),
+        *(
+            ({"upload_location": f"{base}{path}?x=secret"}, f"is not an upload URL of {REPO}")
+            for base in (BASE, f"{BASE}:443", BASE.upper().replace("HTTPS", "https"))
+            for path in (
+                "/v2/victim/manifests/latest",
+                "/v2/victim/blobs/uploads/1",
+                f"/v2/{REPO}/manifests/latest",
+                f"/v2/{REPO}/blobs/{DIGEST}",
+                f"/v2/{REPO}/blobs/uploads/%2e%2E/{DIGEST}",
+                f"/v2/{REPO}/blobs/uploads/%252e./..%5C../manifests/latest",
+                f"/v2/{REPO}/blobs/uploads/..%2f..%2fmanifests/latest",
+                "//v2//victim/manifests/latest",
+                "/%76%32/victim/manifests/latest",
+                "/x/%2e%2e/v2/victim/manifests/latest",
+            )
+        ),
     ],
 )
 def test_what_is_not_trusted_is_said_and_pushed_afresh(changes: dict[str, Any], says: str) -> None:
@@ -314,6 +331,50 @@ def test_what_is_not_trusted_is_said_and_pushed_afresh(changes: dict[str, Any], 
     [told] = play.told(Status.NOT_RESUMED)
     assert says in told.text and "secret" not in told.text and told.text.isprintable()
     assert play.saves[-1] == b""
+
+
+@pytest.mark.parametrize(
+    "path", [f"/v2/{REPO}/blobs/uploads/1%2f2", f"/v2/{REPO}/blobs/upload/1", "/uploads/v2/1", "/v2uploads/1"]
+)
+def test_upload_urls_that_registries_make(path: str) -> None:
+    first = cut(120)
+    play = again(first, hint=spoiled(first.saves[-1], upload_location=f"{BASE}{path}"))
+    play.on({"GET": always(say(404))})
+    play.run(PUSH)
+    assert [send.url for send in play.sends if send.method == "GET"] == [f"{BASE}{path}"]
+
+
+@pytest.mark.parametrize("pushed", [blob(b"another"), attrs.evolve(LAYER, identity="2")])
+@pytest.mark.parametrize("answer", [say(404), say(200), say(204, Range="0-500"), say(403), PASS])
+def test_what_is_not_wanted_is_deleted_only_if_the_registry_knows_it(pushed: Any, answer: Any) -> None:
+    play = again(cut(120), {"GET session": always(answer)})
+    assert play.run(blobs_push(pushed)).outcome is PushOutcome.PUSHED
+    assert play.names.count("DELETE session") == (answer is PASS)
+    assert "GET session" in play.names and not play.told(Status.RESUMED)
+
+
+@pytest.mark.parametrize("answer", [say(202), refuse(403, "DENIED"), refuse(400, "UNSUPPORTED")])
+def test_what_has_no_status_and_takes_nothing_is_not_deleted(answer: Any) -> None:
+    # As public ECR has none; without it there is only what was kept.
+    first = cut(50, CHUNKS)
+    hint = first.saves[-1].replace(b'"offset":0', b'"offset":50')
+    play = again(first, {"GET session": [say(404)], "PATCH": [answer]}, CHUNKS, hint=hint)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert "DELETE session" not in play.names
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_push_that_ends_before_a_kept_session_answered_deletes_nothing_it_does_not_know(fails: bool) -> None:
+    play = again(cut(50), {"GET session": [HANG, say(404)]}, save=False)
+    play.submit(PUSH)
+    send = play.until("GET session")
+    if fails:
+        play.answer(send, refuse(401, "UNAUTHORIZED"))
+    else:
+        play.session.cancel(max(play.open))
+        play.answer(send, say(404))
+    play.run()
+    assert "DELETE session" not in play.names
 
 
 @pytest.mark.parametrize("hint", [b"{", b"[]", b"\xff", b"1" * 5_000, b"[" * 100_000, b"null"])

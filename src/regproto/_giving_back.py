@@ -98,7 +98,7 @@ def resume(graph: Graph, blob: BlobMachine, kept: Kept) -> None:
     graph.pushes.checkpoint.drop(kept.key)
     why = "the content is not what it was when its upload began"
     graph.wire.notices.tell(blob.digest, blob.descriptor, _N.NOT_RESUMED, text=why)
-    give_back(graph, blob)
+    give_back(graph, blob, unproven=True)
 
 
 def end_sessions(graph: Graph, blob: BlobMachine) -> None:
@@ -108,12 +108,12 @@ def end_sessions(graph: Graph, blob: BlobMachine) -> None:
         checkpoint.leave(key)
     elif blob.location:
         checkpoint.drop(key)
-        give_back(graph, blob)
+        give_back(graph, blob, unproven=blob.kept_offset is not None)
 
 
-def give_back(graph: Graph, blob: BlobMachine) -> None:
-    """Delete a session that a blob was given and does not need."""
-    upload = discarding(blob)
+def give_back(graph: Graph, blob: BlobMachine, unproven: bool = False) -> None:
+    """Delete a session that a blob was given, or (`unproven`) an earlier process was, and does not need."""
+    upload = discarding(blob, unproven)
     blob.location = ""
     if blob.expired:
         return

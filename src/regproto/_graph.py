@@ -32,7 +32,7 @@ from regproto._retry import backoff_s
 from regproto._stream import StreamMachine, StreamState
 from regproto._token import TokenMachine
 from regproto._totals import Totals
-from regproto._upload import UploadMachine
+from regproto._upload import UploadMachine, UploadState
 from regproto._wire import Wire
 from regproto._work import Key, Node, PushWork
 
@@ -229,7 +229,7 @@ class Graph:
             self.wire.knowledge.learn(facts)
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
                 give_back(self, machine)
-        unproven = isinstance(machine, UploadMachine) and machine.unproven
+        unproven = isinstance(machine, UploadMachine) and machine.unproven and machine.state is not UploadState.SETTLING
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
         if machine.doomed:
             machine.doomed, machine.delay_s = False, 0.0

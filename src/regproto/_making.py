@@ -104,25 +104,31 @@ def stream_upload_for(stream: StreamMachine, config: Config) -> StreamUpload:
     )
 
 
-def discarding(blob: BlobMachine) -> UploadMachine:
-    """The upload session a blob was given and does not need, to be deleted."""
+def discarding(blob: BlobMachine, unproven: bool) -> UploadMachine:
+    """The upload session a blob was given and does not need, to be deleted; `unproven`: an earlier process was given
+    it, so the registry is to tell of it first."""
     return UploadMachine(
         base=blob.base,
         repository=blob.repository,
         blob=blob.blob,
         lane=blob.lane,
         location=blob.location,
-        state=UploadState.DISCARDING,
+        sent=blob.size,
+        state=UploadState.SETTLING if unproven else UploadState.DISCARDING,
+        unproven=unproven,
     )
 
 
 def discarding_kept(base: str, kept: Kept) -> UploadMachine:
-    """An upload session that an earlier process left and nobody wants, to be deleted."""
+    """An upload session that an earlier process left and nobody wants, to be deleted once the registry has told of
+    it."""
     descriptor = Descriptor(media_type="application/octet-stream", digest=kept.digest, size=kept.size)
     return UploadMachine(
         base=base,
         repository=kept.repository,
         blob=Blob(descriptor=descriptor),
         location=kept.location,
-        state=UploadState.DISCARDING,
+        sent=kept.size,
+        state=UploadState.SETTLING,
+        unproven=True,
     )

@@ -18,7 +18,7 @@ from regproto._errors import RegprotoError
 from regproto._machine import Knowledge, Outcome
 from regproto._reference import check_repository
 from regproto._upload import UploadMachine, UploadState
-from regproto._url import check_origin, resolve
+from regproto._url import check_origin, check_upload_url, resolve
 
 VERSION: Final = 1
 UPLOADS_MAX: Final = 1_000
@@ -107,6 +107,7 @@ class Checkpoint:
                 if resolve(f"{self.base}/", kept.location) != kept.location:
                     raise _Untrusted("the upload URL that was kept is not whole")
                 check_origin(self.base, kept.location, trust)
+                check_upload_url(self.base, kept.repository, kept.location)
             except (_Untrusted, RegprotoError) as error:
                 self.complaints.append((str(kept.digest), str(error)))
             else:

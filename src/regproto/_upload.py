@@ -301,7 +301,7 @@ class UploadMachine(Machine):
         if self.state is _S.LEAVING:
             if self.keeps and self.sent:
                 return _O.KEEP
-            return _O.LOOK if self.out_of_touch else _O.DISCARD
+            return _O.LOOK if self.out_of_touch or self.unproven else _O.DISCARD
         if self.chunk_bytes is None:
             self.chunk_bytes = config.chunk_bytes
         if self.offset >= self.size:
@@ -355,9 +355,9 @@ class UploadMachine(Machine):
             case _S.STARTING:
                 return self._classify_start(response, url)
             case _S.PATCHING:
-                return self._classify_patch(response, url)
+                return self._proven(self._classify_patch(response, url))
             case _S.PUTTING | _S.COMMITTING:
-                return self._classify_put(response, url)
+                return self._proven(self._classify_put(response, url))
             case _S.VERIFYING:
                 verdict = look_verdict(self, response, url, self.digest)
                 if verdict[0] is not _O.ABSENT:
@@ -371,7 +371,16 @@ class UploadMachine(Machine):
                 # Stale once is as it may be. Stale again: what was cut is still being worked on over there.
                 return (_O.LOOK if self.discards < 2 else _O.UNSURE), None
             case _:
-                return self._classify_status(response, url)
+                verdict = self._classify_status(response, url)
+                # What a disk says is an upload session is deleted only if the registry says so too.
+                unsure = verdict[0] is _O.USELESS and self.state is _S.SETTLING and self.unproven
+                return (_O.GONE, verdict[1]) if unsure else verdict
+
+    def _proven(self, verdict: Verdict) -> Verdict:
+        """A session that an earlier process left and that is of no use is let go of: it may be something else."""
+        if self.unproven and verdict[0] in (_O.REFUSED, _O.BROKEN):
+            return _O.GONE, verdict[1]
+        return verdict
 
     def _classify_start(self, response: Response, url: str) -> Verdict:
         if response.status == 202:
@@ -435,8 +444,7 @@ class UploadMachine(Machine):
                 return self._stalled(response, method, url)
             location = get(response.headers, "location")
             return _O.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
-        verdict = refused(self.describe(), method, url, response)
-        return (_O.GONE, verdict[1]) if self.unproven and verdict[0] is _O.REFUSED else verdict
+        return refused(self.describe(), method, url, response)
 
     def _stalled(self, response: Response, method: str, url: str) -> Verdict:
         """What a 416 means that does not say where to go on."""

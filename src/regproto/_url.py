@@ -193,6 +193,30 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
+def check_upload_url(base: str, repository: str, url: str) -> None:
+    """Whether a whole, resolved URL that comes from elsewhere than the registry can be an upload session of a
+    repository's: what else is below /v2/ there we would ask for, and delete, with our authorization.
+
+    A path counts for whatever any server on the way may make of it: escapes and dots are taken as what they stand
+    for, until there are none.
+
+    Raises:
+        RemoteProtocolError: it can't be one.
+    """
+    if _site_of(url) != _site_of(base):
+        return
+    parts = _PARTS.match(url)
+    assert parts is not None, "the expression matches every string"
+    path, before = parts["path"], ""
+    while path != before:
+        before = path
+        path = _without_dots(re.sub(r"[/\\]+", "/", unquote(path)))
+    blobs = f"/v2/{repository}/blobs/"
+    # Some registries write "upload", and nothing else can be there.
+    if path.lower().startswith("/v2/") and not path.startswith((f"{blobs}uploads/", f"{blobs}upload/")):
+        raise RemoteProtocolError(f"{shown(url)!r} is not an upload URL of {repository}")
+
+
 def with_query(url: str, key: str, value: str) -> str:
     """`url` with `key=value` in its query: in the place of the first `key` there, else at the end.
 
