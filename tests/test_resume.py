@@ -363,18 +363,15 @@ def test_what_has_no_status_and_takes_nothing_is_not_deleted(answer: Any) -> Non
     assert "DELETE session" not in play.names
 
 
-@pytest.mark.parametrize("fails", [True, False])
-def test_a_push_that_ends_before_a_kept_session_answered_deletes_nothing_it_does_not_know(fails: bool) -> None:
-    play = again(cut(50), {"GET session": [HANG, say(404)]}, save=False)
-    play.submit(PUSH)
-    send = play.until("GET session")
-    if fails:
-        play.answer(send, refuse(401, "UNAUTHORIZED"))
-    else:
-        play.session.cancel(max(play.open))
-        play.answer(send, say(404))
-    play.run()
-    assert "DELETE session" not in play.names
+def test_a_push_that_is_cancelled_deletes_no_session_that_has_not_answered() -> None:
+    first = cut(50, CHUNKS)
+    hint = first.saves[-1].replace(b'"offset":0', b'"offset":50')
+    play = again(first, {"GET session": always(say(404)), "PATCH": [HANG]}, CHUNKS, hint=hint, save=False)
+    push_id = play.submit(PUSH)
+    play.settle()
+    play.session.cancel(push_id)
+    assert play.run().outcome is PushOutcome.CANCELLED
+    assert play.names == ["HEAD blob", "GET session", "PATCH", "GET session"]
 
 
 @pytest.mark.parametrize("hint", [b"{", b"[]", b"\xff", b"1" * 5_000, b"[" * 100_000, b"null"])
