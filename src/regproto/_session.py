@@ -57,7 +57,8 @@ class Session:
         seed: for the jitter of retries; give each session its own.
         now: the driver's clock at this moment, seconds on any monotonic scale.
         hint: the data of the newest `Save` of an earlier session that did not come to its end; submit the same pushes
-            again. It may be anything: what is not trusted is told in a `Notice`, and done without.
+            again, all before the first is over (what none needs is given back then). It may be anything: what is
+            not trusted is told in a `Notice`, and done without.
         save: hand out a `Save` whenever what should outlive the process changes. Uploads that are not finished when
             their push ends are then left open, for a later session, instead of being given back.
         journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
