@@ -28,6 +28,8 @@ from core import (
 )
 from pushes import REPO, blob, blobs_push, image
 from regproto import Config, Digest, PushOutcome, PushTimeout, RegistryError, Save, Send, Session, Status, plan_push
+from regproto._machine import Knowledge, Outcome
+from regproto._upload import UploadMachine, UploadState
 from regproto.testing import Auth, LocationStyle
 
 CONTENT = bytes(range(200))
@@ -363,15 +365,21 @@ def test_what_has_no_status_and_takes_nothing_is_not_deleted(answer: Any) -> Non
     assert "DELETE session" not in play.names
 
 
-def test_a_push_that_is_cancelled_deletes_no_session_that_has_not_answered() -> None:
+def test_a_push_that_is_denied_deletes_no_session_that_has_not_answered() -> None:
     first = cut(50, CHUNKS)
     hint = first.saves[-1].replace(b'"offset":0', b'"offset":50')
-    play = again(first, {"GET session": always(say(404)), "PATCH": [HANG]}, CHUNKS, hint=hint, save=False)
-    push_id = play.submit(PUSH)
-    play.settle()
-    play.session.cancel(push_id)
-    assert play.run().outcome is PushOutcome.CANCELLED
-    assert play.names == ["HEAD blob", "GET session", "PATCH", "GET session"]
+    denies = {"GET session": always(say(404)), "PATCH": always(say(401))}
+    play = again(first, denies, CHUNKS, hint=hint, save=False)
+    assert play.run(PUSH).outcome is PushOutcome.FAILED
+    kept = uploads(hint)[0]["location"]
+    assert [send.method for send in play.sends if send.url == kept] == ["GET", "PATCH"]
+
+
+def test_what_has_not_answered_is_asked_before_it_is_deleted() -> None:
+    upload = UploadMachine(base=BASE, repository=REPO, blob=LAYER)
+    upload.go_on(f"{BASE}/v2/{REPO}/blobs/uploads/1", 50)
+    upload.state = UploadState.LEAVING
+    assert upload.decide(Knowledge(), PATCHES) is Outcome.LOOK
 
 
 @pytest.mark.parametrize("hint", [b"{", b"[]", b"\xff", b"1" * 5_000, b"[" * 100_000, b"null"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from regproto._blob import BlobMachine, BlobState
 from regproto._errors import TransportError
-from regproto._machine import Facts, Outcome, members
+from regproto._machine import Facts, Machine, Outcome, members
 from regproto._making import discarding, upload_for
 from regproto._messages import Status
 from regproto._resume import Kept
@@ -99,6 +99,13 @@ def resume(graph: Graph, blob: BlobMachine, kept: Kept) -> None:
     why = "the content is not what it was when its upload began"
     graph.wire.notices.tell(blob.digest, blob.descriptor, _N.NOT_RESUMED, text=why)
     give_back(graph, blob, unproven=True)
+
+
+def doubted(machine: Machine, outcome: Outcome) -> Outcome:
+    """What an earlier process left and is denied (a 401 that asks for nothing we have) is not known to be an upload
+    session, so it is let go of, and not deleted."""
+    patches = isinstance(machine, UploadMachine) and machine.unproven and machine.state is UploadState.PATCHING
+    return _O.GONE if patches and outcome is _O.REFUSED else outcome
 
 
 def end_sessions(graph: Graph, blob: BlobMachine) -> None:

@@ -18,7 +18,7 @@ from regproto._config import KNOWN_MAX, Config
 from regproto._content import Digest
 from regproto._drafts import Drafts
 from regproto._errors import ContentError
-from regproto._giving_back import end_sessions, follow, give_back, open_session, resume
+from regproto._giving_back import doubted, end_sessions, follow, give_back, open_session, resume
 from regproto._letting_go import fail, over, quit_now
 from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
@@ -230,6 +230,7 @@ class Graph:
             if facts.location and isinstance(machine, BlobMachine) and machine.location:
                 give_back(self, machine)
         unproven = isinstance(machine, UploadMachine) and machine.unproven and machine.state is not UploadState.SETTLING
+        outcome = doubted(machine, outcome)
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
         if machine.doomed:
             machine.doomed, machine.delay_s = False, 0.0
