@@ -449,7 +449,7 @@ class Wire:
         self.parked.setdefault(repository, []).append((lanes, lane, lanes.take()))
         token = self.auth.token_for(repository)
         if token.state is TokenState.HELD:
-            if source:
+            if source and source not in self.auth.sources.get(repository, ()):
                 self.auth.keep_sources(repository, (source,))
             token.sources = self.auth.sources.get(repository, ())
             self.advance_token(token, (_O.SPENT, None))
