@@ -495,6 +495,35 @@ def test_nobody_reads_the_output(tmp_path: Path, registry: Registry, form: list[
     assert "Traceback" not in err and "Exception" not in err and "roken pipe" not in err
 
 
+@pytest.mark.parametrize("driver", ["sync", "trio"])
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_closed_streams(tmp_path: Path, registry: Registry, closed: str, driver: str) -> None:
+    path = image_layout(tmp_path / "image")
+    command = [*COMMAND, "push", "--driver", driver, str(path), f"{registry.host}/app"]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert registry.fake.tags("app") == {"latest": root_digest(path)}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_output_that_is_full(tmp_path: Path, registry: Registry, form: list[str]) -> None:
+    path = image_layout(tmp_path / "image")
+    command = [*COMMAND, "push", *form, str(path), f"{registry.host}/app"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert "standard output: No space left on device" in done.stderr and "Traceback" not in done.stderr
+    assert registry.fake.tags("app") == {"latest": root_digest(path)}
+
+
+def test_a_password_that_is_no_text(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = image_layout(tmp_path / "image")
+    for name, password, said in (("me", "\udcff\n", "can't be read as text"), ("me:x", "y", "without a colon")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(password))
+        done = run("push", path, "localhost:1/app", "--username", name, "--password-stdin")
+        assert (done.code, said in done.err) == (2, True)
+
+
 def test_lines_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,8 +13,8 @@ import trio
 import regproto_sync
 import regproto_trio
 from images import image_layout, platforms_layout, root_digest
-from regproto import PushOutcome, RegistryError
-from regproto.testing import FakeRegistry, RegistryOptions
+from regproto import AuthenticationError, InvalidReference, PushOutcome, RegistryError
+from regproto.testing import Auth, FakeRegistry, RegistryOptions
 from regproto_sync._serve import Server
 
 
@@ -53,3 +55,23 @@ def test_both_drivers_have_the_same_options(name: str) -> None:
         for module in (regproto_sync, regproto_trio)
     ]
     assert options[0] == options[1]
+
+
+@pytest.mark.parametrize("returned", [None, ("bob", "s3cret")])
+@pytest.mark.parametrize("driver", ["sync", "trio"])
+def test_a_keychain_that_returns_something_else(tmp_path: Path, returned: object, driver: str) -> None:
+    source = image_layout(tmp_path / "layout")
+    with Server(FakeRegistry(RegistryOptions(auth=Auth.BASIC, users={"bob": "s3cret"}))) as server:
+        reference = f"127.0.0.1:{server.port}/team/app:1.0"
+        options: dict[str, Any] = {"keychain": lambda need: returned}
+        with pytest.raises(AuthenticationError, match="the keychain returned") as raised:
+            if driver == "sync":
+                regproto_sync.push(source, reference, **options)
+            else:
+                trio.run(partial(regproto_trio.push, source, reference, **options))
+    assert "s3cret" not in str(raised.value)
+
+
+def test_tags_that_are_a_string(tmp_path: Path) -> None:
+    with pytest.raises(InvalidReference, match=r"tags must be a sequence of tags: \['abc'\]"):
+        regproto_sync.push(image_layout(tmp_path / "layout"), "localhost:1/app", tags="abc")

@@ -197,10 +197,20 @@ def kind_of(
     raise error
 
 
+def answer_of(need: NeedCredentials, returned: object) -> Credentials | NoCredentials:
+    """What a keychain returned, or that it is no answer. What that was is not told: it may hold a secret."""
+    if isinstance(returned, (Credentials, NoCredentials)) and returned.id == need.id:
+        return returned
+    kind = type(returned).__name__
+    return NoCredentials(
+        id=need.id, error=f"the keychain returned {kind}, not Credentials or NoCredentials with its id"
+    )
+
+
 def look_up(keychain: Keychain, need: NeedCredentials) -> Credentials | NoCredentials:
     """The keychain's answer, also where it raises. It may block for minutes."""
     try:
-        return keychain(need)
+        return answer_of(need, keychain(need))
     except Exception as error:
         return NoCredentials(id=need.id, error=str(error) or type(error).__name__)
 

@@ -175,8 +175,11 @@ def _keychain(options: argparse.Namespace) -> Keychain | None:
 
     try:
         password = sys.stdin.read(PASSWORD_MAX + 1).removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError):
+        password.encode()  # what is no text may come as surrogates
+    except (OSError, UnicodeError):
         raise Misuse("the password on standard input can't be read as text") from None
     if not 0 < len(password) <= PASSWORD_MAX:
         raise Misuse("expected a password on standard input")
+    if not options.username or ":" in options.username:
+        raise Misuse("--username must be a name without a colon")
     return static_keychain(options.username, password)

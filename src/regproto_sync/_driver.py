@@ -39,6 +39,7 @@ from regproto._messages import (
     Wait,
     Written,
 )
+from regproto.driving import answer_of
 from regproto_sync._draft import make
 from regproto_sync._exchange import ExchangeJob, Means
 from regproto_sync._state import Keeper
@@ -188,7 +189,7 @@ class _KeychainJob:
 
     def work(self, waiter: Waiter) -> Credentials | NoCredentials:
         try:
-            return self.keychain(self.need)
+            return answer_of(self.need, self.keychain(self.need))
         except Exception as error:
             return NoCredentials(id=self.id, error=reason(error))
 

@@ -24,11 +24,15 @@ def say(text: str) -> None:
     _print(text, sys.stderr)
 
 
-def _print(text: str, stream: TextIO) -> None:
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is None:  # closed before the command began
+        return
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        # Nobody reads any more, but the push goes on. What comes after this goes nowhere, Python's own flush included.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+            say(f"regproto: standard output: {error.strerror}")
+        # Nobody reads it, but the push goes on. What comes after this goes nowhere, Python's own flush included.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
@@ -55,7 +59,7 @@ class Output:
     @contextmanager
     def view(self) -> Iterator[Callable[[Notice], None]]:
         """What is to be told the news meanwhile: a live view on a terminal, if rich is there; else lines."""
-        view = None if self.json or self.quiet or not sys.stderr.isatty() else _live_view()
+        view = None if self.json or self.quiet or sys.stderr is None or not sys.stderr.isatty() else _live_view()
         if view is None:
             yield self.notice
         else:

@@ -22,6 +22,7 @@ from regproto import (
     Status,
     registry_url,
 )
+from regproto._errors import printable
 from regproto._reference import check_tag
 from regproto_sync._archive import Archive, open_archive
 from regproto_sync._docker_archive import DockerImage, open_docker_archive
@@ -166,6 +167,8 @@ def target_of(reference: str, tags: Sequence[str], plain_http: bool) -> tuple[Re
         InvalidReference: `reference` or a tag is malformed.
     """
     target = Reference.parse(reference).with_default_tag()
+    if isinstance(tags, str):
+        raise InvalidReference(f"tags must be a sequence of tags: [{printable(tags, 130)!r}], not a string")
     named = tuple(dict.fromkeys([*([target.tag] if target.tag else []), *map(check_tag, tags)]))
     return target, registry_url(target.registry, plain_http), named
 

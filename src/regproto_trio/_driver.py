@@ -34,6 +34,7 @@ from regproto._messages import (
     Wait,
 )
 from regproto._plan import Push
+from regproto.driving import answer_of
 from regproto_sync._draft import make
 from regproto_sync._state import Keeper
 from regproto_trio._exchange import ExchangeTask, Means
@@ -322,7 +323,10 @@ class Driver:
     async def _look_up(self, need: NeedCredentials) -> None:
         answer: Credentials | NoCredentials = NoCredentials(id=need.id, error="the keychain was too slow")
         try:
-            answer = await trio.to_thread.run_sync(self._keychain, need, abandon_on_cancel=True, limiter=self._threads)
+            answer = answer_of(
+                need,
+                await trio.to_thread.run_sync(self._keychain, need, abandon_on_cancel=True, limiter=self._threads),
+            )
         except Exception as error:
             answer = NoCredentials(id=need.id, error=reason(error))
         finally:
