@@ -6,8 +6,7 @@ import math
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import attrs
@@ -29,6 +28,8 @@ from regproto._messages import (
     Send,
     Wait,
 )
+from regproto.testing._check_driver._peer import full_backlog as full_backlog
+from regproto.testing._check_driver._peer import refused_url as refused_url
 
 PATIENCE_S = 20.0
 """How long anything here may take before the test has failed; nothing waits this long when all is well."""
@@ -252,35 +253,6 @@ def serving(line: Line) -> None:
         except (AssertionError, ConnectionError):
             return
         line.say(OK)
-
-
-@contextmanager
-def full_backlog() -> Iterator[str]:
-    """The URL of a port where connecting takes for ever."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        held: list[socket.socket] = []
-        try:
-            while True:
-                sock = socket.socket()
-                held.append(sock)
-                sock.settimeout(0.1)
-                try:
-                    sock.connect(listener.getsockname())
-                except TimeoutError:
-                    break
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            for sock in held:
-                sock.close()
-
-
-def refused_url() -> str:
-    """The URL of a port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 def one_by_one(data: bytes) -> Iterable[bytes]:
