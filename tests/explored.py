@@ -33,14 +33,14 @@ from regproto._blob import BlobMachine
 from regproto._lookup import LookupMachine
 from regproto._machine import Edge, Outcome
 from regproto._manifest import ManifestMachine
-from regproto._messages import Response, Send
+from regproto._messages import FailureKind, Response, Send, Written
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import entry_of, fallback_tag
 from regproto._stream import StreamMachine
 from regproto._token import TokenMachine, TokenState
 from regproto._upload import UploadMachine
 from regproto.testing import Answer, Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
-from regproto.testing._explorer import SECRET, _handled, status
+from regproto.testing._explorer import SECRET, _handled, fails, status
 
 MACHINES = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, LookupMachine, StreamMachine, TokenMachine)
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -253,6 +253,7 @@ OVERWRITTEN = Answer(name="overwritten", give=_overwritten, applies=_list_put)
 NOTHING_LISTED = Answer(name="nothing listed", give=status(200, _OCI_INDEX, body=_index()), applies=_to_api)
 NO_LIST = Answer(name="no list", give=status(200, _OCI_INDEX, body=b"{}"), applies=_to_api)
 TOMORROW = Answer(name="503 until tomorrow", give=status(503, ("Retry-After", "86400")))
+TOO_LATE = Answer(name="too late", give=fails(FailureKind.NOT_SENT, Written.NONE), applies=_list_put)
 NO_API = RegistryOptions(auth=Auth.BEARER, referrers_api=False, sparse_indexes=True)
 
 
@@ -279,6 +280,8 @@ def _attached() -> Iterator[Scenario]:
     yield scenario("attach beside another, refused", listed, _attach(one), answers=few)
     late = ("ok", "401", "denied", "bad realm", TOMORROW, OVERWRITTEN)
     yield scenario("attach beside another, late", listed, _attach(one), answers=late, faults=3)
+    slow = ("ok", "401", "lost", TOO_LATE, OVERWRITTEN)
+    yield scenario("attach beside another, too late", listed, _attach(one), answers=slow, faults=3)
     yield scenario("attach, API, later", _seeded(api), _attach(one), answers=("ok", TOMORROW))
     once = Config(attempts=2, referrers_attempts=1)
     yield scenario("attach, no second write", listed, _attach(one), answers=("ok", OVERWRITTEN), config=once)

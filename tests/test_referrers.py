@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from core import DONE_BUT_LOST, HANG, LOST, NOT_SENT, PASS, Play, Say, always, content_of, header, refuse, say
+from core import CUT, DONE_BUT_LOST, HANG, LOST, NOT_SENT, PASS, Play, Say, always, content_of, header, refuse, say
 from pushes import REPO, Image, blob, described, image, index
 from regproto import (
     Config,
@@ -19,6 +19,8 @@ from regproto import (
     FailureKind,
     Guarantee,
     LocalProtocolError,
+    Phase,
+    Progress,
     Push,
     PushOutcome,
     PushResult,
@@ -524,17 +526,17 @@ def test_writes_that_always_fail_end_the_push(fault: Any, there_is_one: bool) ->
     assert len(list_puts(made)) == 5 and made.names.count("PUT manifest") == 1
 
 
-@pytest.mark.parametrize(("kind", "tries"), [(FailureKind.CONNECT, 5), (FailureKind.NOT_SENT, 30)])
-def test_writes_that_are_never_sent_are_not_blamed_on_others(kind: FailureKind, tries: int) -> None:
+@pytest.mark.parametrize("kind", [FailureKind.CONNECT, FailureKind.NOT_SENT])
+def test_writes_that_are_never_sent_are_not_blamed_on_others(kind: FailureKind) -> None:
     made = play(script={"PUT tag": always(attrs.evolve(NOT_SENT, kind=kind))})
     result = made.run(ONE.push())
     assert isinstance(result.error, TransportError)
     assert "PUT https://" in str(result.error) and "overwriting" not in str(result.error)
-    assert len(list_puts(made)) == tries and made.names.count("PUT manifest") == 1
+    assert len(list_puts(made)) == 5 and made.names.count("PUT manifest") == 1
 
 
-def test_writes_that_come_too_late_are_prepared_anew_more_often() -> None:
-    made = play(script={"PUT tag": [attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)] * 8})
+def test_writes_that_come_too_late_are_prepared_anew() -> None:
+    made = play(script={"PUT tag": [attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)] * 4})
     assert guarantee(made.run(ONE.push())) is Guarantee.LOOKED_AGAIN
 
 
@@ -573,6 +575,156 @@ def test_a_registry_that_insists_on_something_that_is_there() -> None:
 def test_a_registry_that_does_not_have_ours() -> None:
     made = play(script={"PUT tag": always(refuse(400, "MANIFEST_BLOB_UNKNOWN", "no idea"))})
     assert isinstance(made.run(ONE.push()).error, RegistryError) and len(list_puts(made)) == 1
+
+
+# --- a registry that is slower than the window ------------------------------------------------------------------
+
+
+class Slow:
+    """Has every read and write of the list take this long; what would begin after its `not_after` is not sent.
+
+    Args:
+        took: how long each read takes; the last value goes on, and is what a write takes without `write_s`.
+        connecting: how many requests of each method a connection has to be made for first, which takes `connect_s`.
+
+    Attributes:
+        reads: when each read was begun.
+        written: when each write was begun, and how long after its read it might have been.
+        late: how many came too late.
+    """
+
+    def __init__(
+        self,
+        made: Play,
+        *took: float,
+        write_s: float | None = None,
+        connect_s: float = 0.0,
+        connecting: dict[str, int] | None = None,
+    ) -> None:
+        self.made, self.took, self.write_s = made, list(took), write_s
+        self.connect_s, self.connecting = connect_s, connecting or {}
+        self.reads: list[float] = []
+        self.written: list[tuple[float, float]] = []
+        self.late = 0
+        self._answer = made.answer
+        made.answer = self.answer  # type: ignore[method-assign]
+
+    def answer(self, send: Any, what: Any) -> None:
+        """Answer it when its time has come."""
+        made = self.made
+        if not send.url.endswith(TAG) or send.id in made.aborted:
+            return self._answer(send, what)
+        reads = send.method == "GET"
+        if reads:
+            self.reads.append(made.now)
+        elif made.now <= send.not_after:
+            self._connect(send)
+        if reads:
+            self._connect(send)
+            made.now += self.took.pop(0) if len(self.took) > 1 else self.took[0]
+        elif made.now > send.not_after:
+            self.late += 1
+            what = attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)
+        else:
+            self.written.append((made.now, send.not_after - self.reads[-1]))
+            made.now += self.took[0] if self.write_s is None else self.write_s
+        return self._answer(send, what)
+
+    def _connect(self, send: Any) -> None:
+        if self.connecting.get(send.method):
+            self.connecting[send.method] -= 1
+            self.made.session.receive(self.made.now, Progress(id=send.id, phase=Phase.CONNECTING))
+            self.made.now += self.connect_s
+
+
+@pytest.mark.parametrize(
+    ("round_trip_s", "window_s", "unsure"),
+    [(0.6, 0.9, False), (0.7, 1.05, False), (0.8, 1.04, False), (1.0, 1.5, True), (3.0, 4.5, True), (10.0, 15.0, True)],
+)
+def test_a_window_that_every_read_outlasts_is_widened(round_trip_s: float, window_s: float, unsure: bool) -> None:
+    made = play()
+    slow = Slow(made, round_trip_s)
+    result = made.run(ONE.push())
+    assert guarantee(result) is Guarantee.LOOKED_AGAIN and listed(made).keys() == {ONE.digest}
+    assert slow.late == 2 and len(slow.written) == 1 and len(made.sent("GET tag")) == 4
+    assert slow.written[0][1] == pytest.approx(window_s)
+    assert result.listed[0].unsure is unsure, "2 s after its read it has taken effect, or not"
+
+
+def test_the_window_of_the_next_write_leaves_room_for_one_twice_as_long_as_the_last() -> None:
+    made = play()
+    overwritten(made, TWO, times=3)  # also after the two that come too late
+    slow = Slow(made, 0.6)
+    result = made.run(ONE.push())
+    assert [window for _, window in slow.written] == pytest.approx([0.9, 2.0 - 2 * 0.6])
+    assert slow.late == 2 and not result.listed[0].unsure
+    assert listed(made).keys() == {ONE.digest, TWO.digest}
+
+
+def test_where_the_wide_window_does_not_fit_the_wait_is_as_long_as_that_of_others_has_to_be() -> None:
+    made = play()
+    slow = Slow(made, 3.0)
+    result = made.run(ONE.push())
+    (begun, window_s) = slow.written[0]
+    assert slow.reads[-1] - (begun + 3.0) == pytest.approx(window_s + 2 * 3.0) and result.listed[0].unsure
+
+
+def test_late_tries_that_are_not_in_a_row_widen_nothing() -> None:
+    made = play()
+    overwritten(made, TWO, times=2)
+    slow = Slow(made, 0.6, 0.1, 0.1, 0.6, 0.1, write_s=0.1)
+    result = made.run(ONE.push())
+    assert slow.late == 2 and [window for _, window in slow.written] == pytest.approx([0.5, 0.5])
+    assert guarantee(result) is Guarantee.LOOKED_AGAIN and not result.listed[0].unsure
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_late_tries_for_connections_that_had_to_be_made_widen_nothing(method: str) -> None:
+    made = play()
+    slow = Slow(made, 0.1, connect_s=3.0, connecting={method: 3})
+    result = made.run(ONE.push())
+    assert slow.late == 3 and [window for _, window in slow.written] == pytest.approx([0.5])
+    assert guarantee(result) is Guarantee.LOOKED_AGAIN and not result.listed[0].unsure
+
+
+def test_what_connecting_took_does_not_count_when_a_kept_connection_is_too_slow() -> None:
+    made = play()
+    slow = Slow(made, 0.6, connect_s=3.0, connecting={"GET": 1})
+    made.run(ONE.push())
+    assert slow.late == 3 and [window for _, window in slow.written] == pytest.approx([0.9])
+
+
+def test_where_no_connection_is_kept_the_last_try_has_a_wide_window() -> None:
+    made = play()
+    overwritten(made, TWO, times=5)
+    slow = Slow(made, 0.3, connect_s=0.25, connecting={"GET": 99, "PUT": 99})
+    result = made.run(ONE.push())
+    assert slow.late == 4 and [window for _, window in slow.written] == pytest.approx([0.825, 0.825])
+    assert guarantee(result) is Guarantee.LOOKED_AGAIN and not result.listed[0].unsure
+
+
+def test_late_tries_are_faults_and_come_to_an_end() -> None:
+    made = play()
+    slow = Slow(made, *(0.6 * 1.6**n for n in range(40)))  # each takes longer than the window has become
+    result = made.run(ONE.push())
+    assert isinstance(result.error, TransportError)
+    assert (slow.late, slow.written) == (5, []) and made.names.count("PUT manifest") == 1
+
+
+def test_a_registry_too_slow_for_any_window_comes_to_an_end() -> None:
+    made = play()
+    slow = Slow(made, 80.0)
+    assert isinstance(made.run(ONE.push()).error, TransportError)
+    assert slow.late == 5 and made.now < 5 * (80.0 + 30.0)
+
+
+def test_that_writes_are_given_more_time_does_not_make_others_wait_longer() -> None:
+    made = play(script={"PUT tag": [HANG]})
+    made.when_aborted = CUT  # it was not sent whole: it can't take effect
+    slow = Slow(made, 0.1, write_s=2.2)
+    result = made.run(ONE.push())
+    assert made.aborted and not slow.late and len(slow.written) == 1 and guarantee(result) is Guarantee.LOOKED_AGAIN
+    assert result.listed[0].unsure, "within the 3 s that it was given, and not within the 2 s that others wait"
 
 
 # --- conditional writes -----------------------------------------------------------------------------------------

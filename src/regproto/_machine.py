@@ -251,6 +251,8 @@ class Machine:
     """When the exchange that was answered last was handed out..."""
     answered_at: float = 0.0
     """...and answered."""
+    connected: bool = False
+    """A connection had to be made for that exchange."""
     faults: int = 0
     """Faults since the last answer that brought it forward."""
     challenges: int = 0

@@ -12,6 +12,10 @@ own: a look may see us thanks to somebody whose write is about to be overwritten
 everything in a list that is the same as at the look before or as written (quiet). An entry of others that vanished is
 put back if its manifest is still there; a 404 means that it was deleted on purpose.
 
+Where the read alone takes longer than W no write would ever be in time. What others rely on is the sum: a write takes
+effect within W + D of its read. So after late tries the window is widened as far as the sum allows, and beyond it
+where nothing less will do, which `unsure` says.
+
 `If-Match` and `If-None-Match: *` go with every write. Many registries ignore them, so a write that was accepted proves
 nothing until one was refused (412) because the list had changed.
 
@@ -131,6 +135,8 @@ TABLE: Final[Table] = {
 
 SETTLE_MAX_S: Final = 24.0
 """What a write of a slow registry is given in the end: four times doubled from the default, below the idle limit."""
+LATE_TRIES: Final = 2
+"""Writes in a row that came too late before the window is widened: one may have met a stall, here or there."""
 _SPREAD_DOUBLINGS: Final = 4
 """How often the wait after a race is doubled: 20 writers of 50 ms each fit into the 8 s it may be by then."""
 
@@ -150,6 +156,22 @@ class ReferrersMachine(Machine):
     window_s: float
     settle_s: float
     """How long a write may take; longer from one that took longer on, for a registry that is slow is slow again."""
+    promise_s: float = attrs.field(init=False)
+    """W + D: how long after its read a write has its effect at the latest, as others take it to be. What `settle_s`
+    becomes later they don't know."""
+    open_s: float = attrs.field(init=False)
+    """How long after its read was sent the next write may begin."""
+    fits: bool = True
+    """With that window the promise can be kept."""
+    late: int = 0
+    """Writes in a row that came too late, none of them for a connection that had to be made; if as many as widen the
+    window, for good."""
+    connecting: bool = False
+    """A connection had to be made for the last read."""
+    prepare_s: float = 0.0
+    """The longest time from sending a read to when its write could have begun, of those that came too late."""
+    write_s: float = 0.0
+    """The longest time a write took."""
     wanted: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     """The entries of our pushes, by digest."""
     sure: set[str] = attrs.field(factory=set)
@@ -203,6 +225,26 @@ class ReferrersMachine(Machine):
     unsure: bool = False
     guarantee: Guarantee | None = None
     """Once it is LISTED."""
+
+    @promise_s.default
+    def _promised(self) -> float:
+        return self.window_s + self.settle_s
+
+    @open_s.default
+    def _open_at_first(self) -> float:
+        return self.window_s
+
+    @property
+    def effect_s(self) -> float:
+        """How long the next write of a slow registry is thought to take: as much again as the longest, or a little
+        more than a read."""
+        return min(2.0 * self.write_s if self.write_s else 1.2 * self.prepare_s, SETTLE_MAX_S)
+
+    @property
+    def rest_s(self) -> float:
+        """How long after a list was known every write that was prepared before has landed."""
+        rest_s = self.window_s + self.settle_s
+        return rest_s if self.fits else max(rest_s, self.open_s + self.effect_s)  # others may be as slow as we are
 
     @property
     def tag(self) -> str:
@@ -272,11 +314,22 @@ class ReferrersMachine(Machine):
             return self._read_again(spread_s=self._spread_s())
         if not self.fresh:
             return self._read_again()
+        self._open_window(config)
         self.written = self._merged(listing)
         if len(self.written) > MANIFEST_MAX_BYTES:
             self.error = ContentError(f"{self.describe()}: {self.tag} would have over {MANIFEST_MAX_BYTES} bytes")
             return Outcome.GAVE_UP
         return Outcome.PUT
+
+    def _open_window(self, config: Config) -> None:
+        """Widen the window if nothing else will do."""
+        if self.prepare_s and self.failed_writes + 1 >= config.attempts:
+            self.late = LATE_TRIES  # the last try, however it came to that
+        if self.late < LATE_TRIES:
+            return
+        wide_s, fitting_s = max(self.window_s, 1.5 * self.prepare_s), self.promise_s - self.effect_s
+        self.fits = fitting_s >= max(self.window_s, self.prepare_s)
+        self.open_s = min(wide_s, fitting_s) if self.fits else wide_s
 
     def _decide_rest(self, listing: Listing, knowledge: Knowledge, config: Config) -> Outcome:
         """Everything is in the list: will it stay there?"""
@@ -284,7 +337,7 @@ class ReferrersMachine(Machine):
             return self._settle(Guarantee.CONDITIONAL)
         if not config.referrers_look_again:
             return self._settle(Guarantee.WRITTEN)
-        rest_s = self.window_s + self.settle_s
+        rest_s = self.rest_s
         if self.calm == listing.identity and self.read_at >= self.calm_at + rest_s:
             return self._settle(Guarantee.LOOKED_AGAIN)
         if self.looks > config.referrers_attempts:
@@ -351,8 +404,9 @@ class ReferrersMachine(Machine):
         elif listing.validator:
             headers.append(("If-Match", listing.validator))
         self.bare = len(headers) == 1
-        not_after = self.read_at + self.window_s
-        return Ask("PUT", url, tuple(headers), self.written, not_after=not_after, deadline_s=self.settle_s)
+        not_after = self.read_at + self.open_s
+        deadline_s = self.settle_s if self.fits else max(self.settle_s, self.effect_s)
+        return Ask("PUT", url, tuple(headers), self.written, not_after=not_after, deadline_s=deadline_s)
 
     # --- answers ---
 
@@ -397,7 +451,7 @@ class ReferrersMachine(Machine):
 
     def _absorb_list(self, listing: Listing) -> None:
         self.listing, self.fresh = listing, True
-        self.read_at = self.begun_at
+        self.read_at, self.connecting = self.begun_at, self.connected
         if self.refused_at is not None:
             self.refusals = self.refusals + 1 if self.refused_at == listing.identity else 0
             self.refused_at = None
@@ -414,11 +468,16 @@ class ReferrersMachine(Machine):
         fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST)
         self.write_fault = facts.error if fault and facts is not None else None
         before, self.listing = self.listing, None
+        if outcome is not _O.NOT_SENT:
+            self.write_s = max(self.write_s, self.answered_at - self.begun_at)
         if outcome is _O.CREATED:
             made = read_listing(Response(id=0, status=200, body=self.written))
             self.listing, self.fresh = made, False
-            self.unsure |= self.answered_at > self.begun_at + self.settle_s
+            in_time = min(self.begun_at + self.settle_s, self.read_at + self.promise_s)
+            self.unsure |= not self.fits or self.answered_at > in_time
             self.refusals = self.failed_writes = 0
+            if self.late < LATE_TRIES:
+                self.late, self.prepare_s = 0, 0.0
             self.alive.clear()
             self._note(made)
         elif outcome is _O.REJECTED:
@@ -434,5 +493,16 @@ class ReferrersMachine(Machine):
             self.unsure |= facts is None or not facts.cut
             if self.answered_at >= self.begun_at + self.settle_s:
                 self.settle_s = min(2 * self.settle_s, SETTLE_MAX_S)
-        elif outcome is _O.NOT_SENT and (facts is None or not facts.late):
+        elif outcome is _O.NOT_SENT:
             self.failed_writes += 1
+            if facts is not None and facts.late:
+                self._absorb_late(kept=not (self.connecting or self.connected))
+
+    def _absorb_late(self, kept: bool) -> None:
+        """A write came too late; `kept`: and not because a connection had to be made, which the next will find."""
+        if kept:
+            if not self.late:
+                self.prepare_s = 0.0
+            self.late += 1
+        if kept or not self.late:
+            self.prepare_s = min(max(self.prepare_s, self.answered_at - self.read_at), SETTLE_MAX_S)

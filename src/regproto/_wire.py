@@ -90,6 +90,8 @@ class Exchange:
     limit: tuple[str, float]
     """What the deadline is about, in words, and how many seconds it was."""
     progress: Progress | None = None
+    connected: bool = False
+    """The driver told that it had to make a connection."""
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
 
@@ -279,6 +281,7 @@ class Wire:
                 exchange.limit = ("no answer", config.response_timeout_s)
             elif progress.phase is Phase.CONNECTING:
                 exchange.limit = ("no connection", config.connect_timeout_s)
+                exchange.connected = True
             elif progress.phase is Phase.READING:
                 exchange.limit = ("", math.inf)
             else:
@@ -300,7 +303,7 @@ class Wire:
         origin.body_bytes -= exchange.size
         machine.exchange = None
         machine.place = _P.IDLE
-        machine.begun_at, machine.answered_at = exchange.begun, self.now
+        machine.begun_at, machine.answered_at, machine.connected = exchange.begun, self.now, exchange.connected
         sent_bytes = exchange.size
         if answer.stream is not None and isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream):
             machine.tell(answer.stream)

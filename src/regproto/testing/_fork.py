@@ -35,6 +35,7 @@ _SHARED: Final = (Config, Push, Blob, Manifest, StreamBlob)
 _FORGOTTEN: Final = frozenset(
     {"lane", "node", "ends_for", "base", "repository", "exchange", "due", "delay_s", "error", "asked_at", "header"}
     | {"work", "begun_at", "answered_at", "read_at", "sent_bytes", "known_bytes"}
+    | {"promise_s", "open_s", "prepare_s", "write_s"}
 )
 """Fields of machines that no later transition depends on, or that other parts of the fingerprint cover."""
 
@@ -191,8 +192,8 @@ def _name(machine: Machine) -> Hashable:
 def _rested(machine: Machine) -> bool:
     """Whether the read in flight was begun late enough to find a list at rest."""
     assert isinstance(machine, ReferrersMachine)
-    exchange, rest_s = machine.exchange, machine.window_s + machine.settle_s
-    return exchange is not None and exchange.begun >= machine.calm_at + rest_s
+    exchange = machine.exchange
+    return exchange is not None and exchange.begun >= machine.calm_at + machine.rest_s
 
 
 def _machine(machine: Machine, normal: Callable[[str], str]) -> Hashable:

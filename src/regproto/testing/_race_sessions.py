@@ -29,6 +29,8 @@ NO_LIST: Final = -1
 """In the place of a set of entries: there is no list yet."""
 _PATIENT: Final = Config(attempts=1_000_000, referrers_attempts=1_000_000)
 """Nobody gives up; without that there would be no end to the states."""
+PROMISE_S: Final = _PATIENT.referrers_window_s + _PATIENT.referrers_settle_s
+"""How long after its read a write has taken effect, as others take it to be."""
 
 
 class Entries(int):
@@ -50,6 +52,10 @@ class Local(NamedTuple):
     guarantee: Guarantee | None
     unsure: bool
     seen: int
+    round_trip_s: float
+    """0: as quick as can be."""
+    rest_s: float
+    """How long it waits for quiet."""
     rest: tuple[Any, ...]
     """Whatever else its future depends on."""
 
@@ -104,13 +110,13 @@ class RaceSessions:
         self._lists = {Digest.of(self._body(entries)): entries for entries in range(1 << self.writers)}
         self._lists[""] = NO_LIST
 
-    def first(self, me: int) -> int:
+    def first(self, me: int, round_trip_s: float = 0.0) -> int:
         """A session whose attachment is there, and which is about to read the list."""
         session = Session(BASE, _PATIENT, journal=True)
         manifest = self._manifests[0]
         absent = [named.digest for named in manifest.names()]
         session.submit(Push(repository="r", manifests=(manifest,), root=manifest.descriptor.digest, absent=absent))
-        return self.rename(self._number(self._settled(session, None, 0.0)), self._swap(me))
+        return self.rename(self._number(self._settled(session, None, 0.0, round_trip_s)), self._swap(me))
 
     def rename(self, number: int, names: tuple[int, ...]) -> int:
         """The same state of the writer that is called `names[me]`, with all others called by their new names too."""
@@ -136,7 +142,8 @@ class RaceSessions:
             dumped, stored = self._stored[self._nameless(_renamed(local, self._swap(local.me)))]
             there = self._names_between(local, stored)
             back = tuple(there.index(name) for name in range(self.writers))
-            after = self._number(_renamed(self._run(dumped, event, permuted(met, there)), back))
+            ran = self._run(dumped, event, permuted(met, there), local.round_trip_s)
+            after = self._number(_renamed(ran, back))
             self._steps[key] = after
         return after
 
@@ -172,7 +179,7 @@ class RaceSessions:
 
     # --- running one ---
 
-    def _run(self, dumped: bytes, event: str, met: int) -> Local:
+    def _run(self, dumped: bytes, event: str, met: int, round_trip_s: float) -> Local:
         loaded: Any = self._forker.load(dumped)
         session, send, now = loaded
         machine = _machine_of(session)
@@ -183,14 +190,16 @@ class RaceSessions:
                         send = asked
                     case Wait(until=until):
                         now = until
+            now += round_trip_s
             session.receive(now, self._list_answer(send, met))
         elif event in ("landed", "refused"):
+            now += round_trip_s
             session.receive(now, Response(id=send.id, status=201 if event == "landed" else 412))
         else:
             unsent = event == "not sent"
             kind, written = (FailureKind.NOT_SENT, Written.NONE) if unsent else (FailureKind.CLOSED, Written.ALL)
             session.receive(now, Failed(id=send.id, kind=kind, written=written))
-        return self._settled(session, machine, now)
+        return self._settled(session, machine, now, round_trip_s)
 
     def _list_answer(self, send: Send, entries: int) -> Response:
         if entries == NO_LIST:
@@ -203,7 +212,7 @@ class RaceSessions:
         having = [entry_of(m) for n, m in enumerate(self._manifests) if entries >> n & 1]
         return merged(ABSENT, having, frozenset())
 
-    def _settled(self, session: Session, machine: ReferrersMachine | None, now: float) -> Local:
+    def _settled(self, session: Session, machine: ReferrersMachine | None, now: float, round_trip_s: float) -> Local:
         """Poll until it is the turn of others; what is about this session alone is answered at once."""
         send: Send | None = None
         end: Finished | None = None
@@ -217,6 +226,8 @@ class RaceSessions:
                         session.receive(now, Response(id=asked.id, status=404))
                     elif ":" in name:
                         session.receive(now, Response(id=asked.id, status=201))  # the attachment itself
+                    elif asked.not_after is not None and now > asked.not_after:
+                        session.receive(now, Failed(id=asked.id, kind=FailureKind.NOT_SENT, written=Written.NONE))
                     else:
                         send = asked
                 case Finished() as finished:
@@ -227,6 +238,7 @@ class RaceSessions:
         machine = machine or _machine_of(session)
         assert machine is not None
         local = self._ended(machine, end) if end is not None else self._local(session, machine, send)
+        local = local._replace(round_trip_s=round_trip_s)
         nameless = self._nameless(local)
         if nameless not in self._stored:
             self._stored[nameless] = self._forker.dump((session, send, now)), local
@@ -234,7 +246,7 @@ class RaceSessions:
 
     def _ended(self, machine: ReferrersMachine, end: Finished) -> Local:
         pushed, seen = end.result.outcome is PushOutcome.PUSHED, self._entries(machine.seen)
-        return Local(0, None, None, False, True, pushed, machine.guarantee, machine.unsure, seen, ())
+        return Local(0, None, None, False, True, pushed, machine.guarantee, machine.unsure, seen, 0.0, 0.0, ())
 
     def _local(self, session: Session, machine: ReferrersMachine, send: Send | None) -> Local:
         sends = condition = None
@@ -252,10 +264,12 @@ class RaceSessions:
             None if refused_at is None else Entries(self._lists[refused_at]),
             (machine.fresh, machine.waited, machine.bare, machine.refusals, send is not None),
             session._wire.knowledge.conditional_put,
+            (machine.late, round(machine.prepare_s, 3), round(machine.write_s, 3), machine.fits),
         )
         waits = calm is not None and sends is None
         seen = self._entries(machine.seen)
-        return Local(0, sends, condition, waits, False, False, None, machine.unsure, seen, rest)
+        rest_s = machine.rest_s if waits else 0.0
+        return Local(0, sends, condition, waits, False, False, None, machine.unsure, seen, 0.0, rest_s, rest)
 
     def _entries(self, digests: Iterable[str]) -> int:
         return sum(self._bits[digest] for digest in digests)

@@ -13,6 +13,10 @@ The window W and the deadline D come in as what they are for: a session that wai
 every write has landed that was on its way when it knew of the list it waits on. That is what waiting W + D gives it,
 so no clock is needed, and every pace of every writer is covered. What is not: a manifest that is deleted meanwhile.
 
+A slow session has a clock: each answer takes its round trip, so its first writes come too late, and its window is
+widened. Who waits for its writes is a matter of numbers: those whose wait is two round trips, a read and a write, or
+longer.
+
 Two reductions keep it small, and neither leaves anything out. What a session does is worked out once for each of its
 own states and what it meets there (`_race_sessions`). And writers of one kind are alike: states that differ by who is
 who are one.
@@ -30,7 +34,7 @@ import attrs
 from regproto._attachments import Guarantee
 from regproto._machine import Edge
 from regproto.testing._explorer import Violation
-from regproto.testing._race_sessions import NO_LIST, Local, RaceSessions, permuted
+from regproto.testing._race_sessions import NO_LIST, PROMISE_S, Local, RaceSessions, permuted
 
 STATES_MAX: Final = 2_000_000
 """Where a walk gives up; about 2 GB."""
@@ -68,6 +72,8 @@ class RaceResult:
     """Those that sessions ended with."""
     lost: int
     """Ends at which an attachment is not listed although its session said so: 0 inside the window."""
+    unsure: int
+    """Ends at which a session says that it is unsure."""
     edges: frozenset[Edge]
     """Every (machine, state, outcome) that was taken."""
 
@@ -78,6 +84,7 @@ class Races:
 
     Args:
         sessions: how many of ours, each attaching one manifest.
+        slow: the round trips of the first of them, in seconds, if they are slow ones.
         foreign: writers that read, write once, and never look.
         enforced: the registry refuses a write whose condition does not hold; else it ignores conditions.
         late: how many writes of ours may overrun, outside the window.
@@ -85,6 +92,7 @@ class Races:
     """
 
     sessions: int
+    slow: tuple[float, ...] = ()
     foreign: int = 0
     enforced: bool = False
     late: int = 0
@@ -106,7 +114,8 @@ class Races:
         known, states, parents = {first: 0}, [first], array("q", [-1])
         sources, targets = array("q"), array("q")
         ends: list[int] = []
-        lost, guarantees = 0, set()
+        lost = unsure = 0
+        guarantees = set()
         for number in itertools.count():
             if number == len(states):
                 break
@@ -114,7 +123,9 @@ class Races:
             if not following:
                 ends.append(number)
                 lost += self._check_end(number, states, parents)
-                guarantees |= {self._runs.locals[n].guarantee for n in states[number].sessions}
+                ended = [self._runs.locals[n] for n in states[number].sessions]
+                guarantees |= {local.guarantee for local in ended}
+                unsure += any(local.unsure for local in ended)
             for after in map(self._canonical, following):
                 found = known.setdefault(after, len(states))
                 if found == len(states):
@@ -131,13 +142,15 @@ class Races:
             ends=len(ends),
             guarantees=frozenset(guarantees),
             lost=lost,
+            unsure=unsure,
             edges=frozenset(self._runs.edges),
         )
 
     # --- steps ---
 
     def _first(self) -> _State:
-        everyone = tuple(self._runs.first(me) for me in range(self.sessions))
+        round_trips = self.slow + (0.0,) * (self.sessions - len(self.slow))
+        everyone = tuple(self._runs.first(me, round_trip) for me, round_trip in enumerate(round_trips))
         return _State(everyone, NO_LIST, (0,) * self.sessions, (_IDLE,) * self.foreign, (), self.late, self.faults)
 
     def _following(self, state: _State) -> Iterator[_State]:
@@ -173,10 +186,11 @@ class Races:
 
     def _stepped(self, state: _State, me: int, number: int) -> _State:
         """A session has taken a step. If it waits for quiet now, it waits for all that is on its way."""
-        blocks = 0
-        if self._runs.locals[number].waits:
+        blocks, local = 0, self._runs.locals[number]
+        if local.waits:
             for other, at in enumerate(state.sessions):
-                if other != me and self._runs.locals[at].sends is not None:
+                its = self._runs.locals[at]
+                if other != me and its.sends is not None and local.rest_s >= 2 * its.round_trip_s:
                     blocks |= 1 << other
             for n, prepared in enumerate(state.foreign):
                 if prepared not in (_IDLE, _LANDED):
@@ -190,7 +204,7 @@ class Races:
         kinds = tuple(_kind(self._runs.locals[number]) for number in state.sessions)
         return min(self._called(state, names) for names in self._names(kinds, state.foreign))
 
-    def _names(self, kinds: tuple[tuple[int, ...], ...], foreign: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    def _names(self, kinds: tuple[tuple[float, ...], ...], foreign: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """New names that put the sessions in the order of their kinds, and the foreign writers in that of theirs."""
         theirs = [(min(f, 0), f.bit_count() if f > 0 else 0) for f in foreign]
         for ours in _orders(kinds):
@@ -224,9 +238,10 @@ class Races:
         missing = any(not listed >> local.me & 1 for local in ended)
         if not missing and not any(local.seen & ~listed for local in ended):
             return False
-        if not self.late:
+        overrun = [local for local in ended if self.late or 2 * local.round_trip_s > PROMISE_S]
+        if not overrun:
             raise Violation("lost inside the window" + self._told(number, states, parents))
-        if not any(local.unsure for local in ended):
+        if not any(local.unsure for local in overrun):
             raise Violation("lost, and nobody says so" + self._told(number, states, parents))
         return missing
 
@@ -241,13 +256,13 @@ class Races:
         return "\nafter:\n  " + "\n  ".join(reversed(lines))
 
 
-def _kind(local: Local) -> tuple[int, ...]:
+def _kind(local: Local) -> tuple[float, ...]:
     """What of a session does not depend on who is who, to tell most apart without trying all names."""
     sends = -1 if local.sends is None else local.sends.bit_count()
-    return local.done, local.waits, local.unsure, sends, local.seen.bit_count()
+    return local.round_trip_s, local.done, local.waits, local.unsure, sends, local.seen.bit_count()
 
 
-def _orders(kinds: tuple[tuple[int, ...], ...] | list[tuple[int, int]]) -> Iterator[tuple[int, ...]]:
+def _orders(kinds: tuple[tuple[float, ...], ...] | list[tuple[int, int]]) -> Iterator[tuple[int, ...]]:
     """The ways to number things in the order of their kinds: position by thing."""
     groups = [
         list(group)
