@@ -45,8 +45,9 @@ class Listed:
     tag: str = ""
     """Where the list is; empty where the registry makes it, or there is none."""
     unsure: bool = False
-    """A write of ours got no clear answer within `Config.referrers_settle_s`. If it took effect later than that, which
-    nobody can tell, it may have overwritten what others wrote meanwhile: list the referrers again."""
+    """A write of ours got no clear answer within `Config.referrers_settle_s`, or the registry is too slow for the time
+    that others wait. If it took effect later than that, which nobody can tell, it may have overwritten what others
+    wrote meanwhile: list the referrers again."""
 
 
 # --- what can be asked ------------------------------------------------------------------------------------------

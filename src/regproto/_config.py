@@ -102,7 +102,8 @@ class Config:
     the same time may have overwritten it."""
     referrers_window_s: float = attrs.field(default=0.5, validator=_positive)
     """Between reading such a list and sending its next version; later, it is read again. Half a second is several round
-    trips across the world, and all that other clients do in between is one of those."""
+    trips across the world, and all that other clients do in between is one of those. Where every read takes longer it
+    is widened, as far as the time below has room for it; beyond that the list is `Listed.unsure`."""
     referrers_settle_s: float = attrs.field(default=1.5, validator=_positive)
     """From sending a list to its effect, at the most; without an answer until then it is read again. Registries take
     some 10 to 500 ms. With the window above it is how long one attachment alone waits before its look: two seconds."""

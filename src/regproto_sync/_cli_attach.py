@@ -112,7 +112,7 @@ def _tell(listed: Listed, quiet: bool) -> None:
         return
     text = sure or _UNSURE[listed.guarantee]
     if listed.unsure:
-        text += "; but a write was not answered in time, and may yet overwrite what others wrote: look with `referrers`"
+        text += "; but a write took too long, and may yet overwrite what others wrote: look with `referrers`"
     say(f"regproto: warning: {listed.subject}: {text}")
 
 

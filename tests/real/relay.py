@@ -6,6 +6,7 @@ import re
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -18,9 +19,10 @@ class Relay(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, target: tuple[str, int], on_sent: Callable[[int], None]) -> None:
+    def __init__(self, target: tuple[str, int], on_sent: Callable[[int], None], delay_s: float) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.target = target
+        self.delay_s = delay_s
         self._on_sent = on_sent
         self._lock = threading.Lock()
         self._streams: list[bytearray] = []
@@ -66,9 +68,20 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         stream = self.server.new_stream()
         with suppress(OSError), socket.create_connection(self.server.target) as upstream:
-            back = threading.Thread(target=_copy, args=(upstream, self.request, lambda data: None))
+            asked = threading.Event()
+
+            def on_asked(data: bytes) -> None:
+                self.server.note(stream, data)
+                asked.set()
+
+            def on_answered(data: bytes) -> None:
+                if asked.is_set():  # its first piece
+                    asked.clear()
+                    time.sleep(self.server.delay_s)
+
+            back = threading.Thread(target=_copy, args=(upstream, self.request, on_answered))
             back.start()
-            _copy(self.request, upstream, lambda data: self.server.note(stream, data))
+            _copy(self.request, upstream, on_asked)
             back.join()
 
 
@@ -82,9 +95,14 @@ def _copy(source: socket.socket, sink: socket.socket, note: Callable[[bytes], No
 
 
 @contextmanager
-def relay(target: tuple[str, int], on_sent: Callable[[int], None] = lambda total: None) -> Iterator[Relay]:
-    """A running relay to `target`; `on_sent` is told how many bytes clients sent so far, at each piece."""
-    with Relay(target, on_sent) as server:
+def relay(
+    target: tuple[str, int], on_sent: Callable[[int], None] = lambda total: None, delay_s: float = 0.0
+) -> Iterator[Relay]:
+    """A running relay to `target` that holds each answer back for `delay_s`.
+
+    `on_sent` is told how many bytes clients sent so far, at each piece.
+    """
+    with Relay(target, on_sent, delay_s) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from clients import TIMEOUT_S, manifest_by_crane
 from races import SBOM, WAYS, entries, race, subject
 from registries import Registry, running, tool
+from relay import relay
 
 import regproto_sync
+import regproto_trio
 from regproto import Descriptor, Digest, Guarantee, Session, registry_url
 from regproto._content import OCI_MANIFEST
 
@@ -60,6 +63,31 @@ def test_twenty_attachers_at_once(by_tag: Registry, repository: str, tmp_path: P
     assert (found.listed, found.complete) == (ATTACHERS, ATTACHERS), found
     if how == "command":
         assert found.writes == 1
+
+
+def by_sync(reference: str) -> regproto_sync.Attached:
+    """Attach nothing but an annotation with the blocking driver."""
+    return regproto_sync.attach(reference, [], artifact_type=SBOM, annotations={"by": "sync"})
+
+
+def by_trio(reference: str) -> regproto_sync.Attached:
+    """The same with the other."""
+    return trio.run(lambda: regproto_trio.attach(reference, [], artifact_type=SBOM, annotations={"by": "trio"}))
+
+
+@pytest.mark.parametrize("attach", [by_sync, by_trio])
+def test_a_registry_whose_round_trips_outlast_the_window(
+    attach: Callable[[str], regproto_sync.Attached], repository: str, tmp_path: Path
+) -> None:
+    with running("registry", tmp_path) as slow, relay(slow.host_and_port, delay_s=0.6) as between:
+        digest = subject(slow, repository, tmp_path)
+        done = attach(f"{between.address}/{repository}@{digest}")
+        at_list = [line.split()[0] for line in between.requests if line.endswith(digest.replace(":", "-"))]
+        found = entries(slow.address, repository, digest)
+    assert [entry["digest"] for entry in found] == list(done.digests)
+    assert at_list == ["GET", "GET", "GET", "PUT", "GET"], "two come too late"
+    assert len(between.requests) <= 12
+    assert done.result.listed[0].guarantee is Guarantee.LOOKED_AGAIN and not done.result.listed[0].unsure
 
 
 def test_others_read_our_list_and_theirs_stays(registry: Registry, repository: str, tmp_path: Path) -> None:
