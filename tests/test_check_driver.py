@@ -104,9 +104,11 @@ def test_what_a_peer_waited_for_is_told() -> None:
         return regproto_sync.run_session(session, push_ids, **more)
 
     left: list[socket.socket] = []
-    with pytest.raises(DriverFaulty, match="seen by the peer: it waited in vain for the driver to close"):
-        check_driver(holds_on, only=["what is left"], patience_s=0.5)
-    left[0].close()
+    try:
+        with pytest.raises(DriverFaulty, match="seen by the peer: it waited in vain for the driver to close"):
+            check_driver(holds_on, only=["what is left"], patience_s=0.5)
+    finally:
+        left[0].close()
 
 
 def test_what_a_driver_leaves_open_is_told() -> None:

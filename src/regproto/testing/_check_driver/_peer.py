@@ -146,9 +146,9 @@ class Peer:
         return f"connections: {self.connections} ({last or 'no TLS'})" if self.connections else ""
 
     def join(self) -> None:
-        """Waits for the handlers of all connections so far."""
+        """Waits for the handlers of all connections so far: what they wait for themselves, and as long again to say so."""
         for thread in self._threads:
-            thread.join(self._patience_s)
+            thread.join(2 * self._patience_s)
 
     def __enter__(self) -> Self:
         self._accepting.start()
