@@ -483,6 +483,12 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def ended(arguments: list[str | Path], shell: str = "") -> subprocess.CompletedProcess[str]:
+    """The command run to its end, its streams as a shell redirects them."""
+    command = ["sh", "-c", f'"$@" {shell}', "sh", *COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_nobody_reads_the_output(tmp_path: Path, registry: Registry, form: list[str]) -> None:
     path = image_layout(tmp_path / "image")
@@ -490,30 +496,50 @@ def test_nobody_reads_the_output(tmp_path: Path, registry: Registry, form: list[
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         err = process.stderr.read().decode()
-        assert process.wait(20) == 0
+        assert process.wait(20) == 1
     assert registry.fake.tags("app") == {"latest": root_digest(path)}
     assert "Traceback" not in err and "Exception" not in err and "roken pipe" not in err
 
 
 @pytest.mark.parametrize("driver", ["sync", "trio"])
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
-def test_closed_streams(tmp_path: Path, registry: Registry, closed: str, driver: str) -> None:
+@pytest.mark.parametrize(("closed", "code"), [("2>&-", 0), (">&-", 1), (">&- 2>&-", 1)])
+def test_closed_streams(tmp_path: Path, registry: Registry, closed: str, code: int, driver: str) -> None:
     path = image_layout(tmp_path / "image")
-    command = [*COMMAND, "push", "--driver", driver, str(path), f"{registry.host}/app"]
-    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    done = ended(["push", "--driver", driver, path, f"{registry.host}/app"], closed)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert ("standard output is closed" in done.stderr) == (closed == ">&-")
     assert registry.fake.tags("app") == {"latest": root_digest(path)}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_an_output_that_is_full(tmp_path: Path, registry: Registry, form: list[str]) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"], ["--driver", "trio"]])
+def test_a_result_that_can_not_be_written(tmp_path: Path, registry: Registry, form: list[str]) -> None:
     path = image_layout(tmp_path / "image")
-    command = [*COMMAND, "push", *form, str(path), f"{registry.host}/app"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
-    assert "standard output: No space left on device" in done.stderr and "Traceback" not in done.stderr
-    assert registry.fake.tags("app") == {"latest": root_digest(path)}
+    manifest = blob_path(path, root_digest(path))
+    target = f"{registry.host}/app"
+    commands: list[list[str | Path]] = [
+        ["push", path, target],
+        ["push", path, target, f"{target}:second"],
+        ["push-layer", manifest, target],
+        ["put-manifest", manifest, target],
+        ["push-artifact", f"{target}:artifact", manifest],
+        ["attach", target, manifest, "--no-look-again"],
+        ["referrers", target],
+        ["tag", target, "third"],
+    ]
+    for command in commands:
+        done = ended([command[0], *form, *command[1:]], ">/dev/full")
+        assert done.returncode == 1, (command, done.stderr)
+        assert done.stderr.count("standard output: No space left on device") == 1 and "Traceback" not in done.stderr
+    assert registry.fake.tags("app").keys() == {"latest", "second", "third", "artifact"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["push", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(("shell", "says"), [(">/dev/full", "No space left"), (">&-", "standard output is closed")])
+def test_help_that_can_not_be_written(arguments: list[str | Path], shell: str, says: str) -> None:
+    done = ended(arguments, shell)
+    assert (done.returncode, says in done.stderr, len(done.stderr.splitlines())) == (1, True, 1), done.stderr
 
 
 def test_a_password_that_is_no_text(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import regproto
 from regproto_sync import _cli_artifact, _cli_attach, _cli_image, _cli_push, _cli_serve, _cli_tag
-from regproto_sync._cli_run import CODES_HELP, INTERRUPTED, MISUSE, Misuse
-from regproto_sync._output import say
+from regproto_sync._cli_run import CODES_HELP, DONE, FAILED, INTERRUPTED, MISUSE, Misuse
+from regproto_sync._output import say, write_out
 
 COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
 
@@ -42,11 +43,24 @@ def _interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help fails if it can't be written; argparse's own says nothing then."""
+
+    def print_help(self, file: Any = None) -> None:
+        if not write_out(self.format_help().rstrip("\n")):
+            self.exit(FAILED)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(DONE if write_out(f"regproto {regproto.__version__}") else FAILED)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="regproto", description="Push container images to registries.", epilog=CODES_HELP, allow_abbrev=False
     )
-    parser.add_argument("--version", action="version", version=f"regproto {regproto.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)

@@ -11,7 +11,7 @@ from regproto_sync._artifact import UNKNOWN_ARTIFACT
 from regproto_sync._attachments import Attached
 from regproto_sync._cli_artifact import add_annotation_option, read_annotations
 from regproto_sync._cli_run import CODES_HELP, add_registry_options, perform
-from regproto_sync._output import Output, emit, plain, say, show
+from regproto_sync._output import Output, plain, say
 
 _ATTACH_HELP: Final = """\
 Attach files to an image or artifact, and print the attachment's name by digest.
@@ -81,10 +81,10 @@ def _attach(options: argparse.Namespace) -> int:
             fields = plain(done.result)
             del fields["error"]
             names = [f"{repository}@{digest}" for digest in done.digests]
-            emit("result", {**fields, "subject": plain(done.subject), "references": names})
+            output.emit("result", {**fields, "subject": plain(done.subject), "references": names})
         else:
             for digest in done.digests:
-                show(f"{repository}@{digest}")
+                output.show(f"{repository}@{digest}")
         for listed in done.result.listed:
             _tell(listed, options.quiet)
 
@@ -121,11 +121,11 @@ def _referrers(options: argparse.Namespace) -> int:
 
     def listed(found: Referrers) -> None:
         if options.json:
-            emit("result", {"outcome": "listed", **plain(found)})
+            output.emit("result", {"outcome": "listed", **plain(found)})
             return
         for entry in found.entries:
             annotations = "".join(f" {printable(f'{k}={v}', 300)}" for k, v in sorted(entry.annotations.items()))
-            show(f"{entry.digest} {entry.artifact_type or '-'} {entry.size}{annotations}")
+            output.show(f"{entry.digest} {entry.artifact_type or '-'} {entry.size}{annotations}")
 
     arguments = {"reference": options.reference, "artifact_type": options.artifact_type}
     return perform(options, output, "referrers", arguments, listed)

@@ -114,7 +114,7 @@ def perform(
         output.cancelled()
         raise
     show(result)
-    return DONE
+    return FAILED if output.lost else DONE
 
 
 def _call_sync(name: str, arguments: dict[str, Any]) -> Any:

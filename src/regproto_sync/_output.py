@@ -21,29 +21,49 @@ _SHORT_DIGEST: Final = len("sha256:") + 12
 
 def say(text: str) -> None:
     """A line for people, on standard error."""
-    _print(text, sys.stderr)
+    if sys.stderr is not None:  # None: closed before the command began
+        _print(text, sys.stderr)
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    if stream is None:  # closed before the command began
-        return
+def write_out(text: str) -> bool:
+    """A line on standard output; False if it can't be written, which is then said, unless its reader went away."""
+    if sys.stdout is None:
+        say("regproto: standard output is closed")
+        return False
+    error = _print(text, sys.stdout)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        say(f"regproto: standard output: {error.strerror}")
+    return error is None
+
+
+def _print(text: str, stream: TextIO) -> OSError | None:
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
-            say(f"regproto: standard output: {error.strerror}")
-        # Nobody reads it, but the push goes on. What comes after this goes nowhere, Python's own flush included.
+        # The push goes on. What comes after this goes nowhere, Python's own flush included.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        return error
+    return None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Output:
     """The news and the end of one push."""
 
     json: bool
     quiet: bool
+    lost: bool = attrs.field(default=False, init=False)
+    """Something could not be written to standard output: the command has failed, whatever it did."""
+
+    def show(self, text: str) -> None:
+        """A line of the result, on standard output."""
+        self.lost = self.lost or not write_out(text)
+
+    def emit(self, event: str, fields: dict[str, Any]) -> None:
+        """One JSON object on standard output."""
+        self.show(json.dumps({"event": event, **fields}))
 
     def notice(self, notice: Notice) -> None:
         """Tells of one event."""
@@ -52,7 +72,7 @@ class Output:
         if self.json:
             fields = plain(notice)
             del fields["error"]  # its text says the same
-            emit("notice", fields)
+            self.emit("notice", fields)
         elif (line := line_of(notice)) is not None:
             say(line)
 
@@ -74,9 +94,9 @@ class Output:
         if self.json:
             fields = plain(result)
             del fields["error"]
-            emit("result", {**fields, "reference": name})
+            self.emit("result", {**fields, "reference": name})
         else:
-            _print(name, sys.stdout)
+            self.show(name)
 
     def failed(self, error: RegprotoError) -> None:
         """Ends with the error: one message, on standard error in any case."""
@@ -84,13 +104,13 @@ class Output:
             fields: dict[str, Any] = {"kind": type(error).__name__, "message": str(error)}
             if isinstance(error, RegistryError):
                 fields |= {"status": error.status, "errors": [attrs.asdict(entry) for entry in error.errors]}
-            emit("result", {"outcome": "failed", "error": fields})
+            self.emit("result", {"outcome": "failed", "error": fields})
         say(f"regproto: {error}")
 
     def cancelled(self) -> None:
         """Ends without a result."""
         if self.json:
-            emit("result", {"outcome": "cancelled"})
+            self.emit("result", {"outcome": "cancelled"})
 
 
 def _live_view() -> LiveView | None:
@@ -104,16 +124,6 @@ def _live_view() -> LiveView | None:
 
     console = Console(stderr=True)
     return None if console.is_dumb_terminal else LiveView(console)
-
-
-def show(text: str) -> None:
-    """A line of the result, on standard output."""
-    _print(text, sys.stdout)
-
-
-def emit(event: str, fields: dict[str, Any]) -> None:
-    """One JSON object on standard output."""
-    _print(json.dumps({"event": event, **fields}), sys.stdout)
 
 
 def plain(message: attrs.AttrsInstance) -> dict[str, Any]:
