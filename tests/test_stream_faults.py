@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def streamed(path: Path) -> Path:
     build = LayoutBuilder(path)
     described = []
     for number, size in enumerate(SIZES):
-        content = layer(number, size)
+        content = zlib.decompress(layer(number, size), 31)
         (path / f"{number}.tar").write_bytes(content)
         described.append(build.blob(content, OCI_LAYER))
     config = image_config({}, [each["digest"] for each in described])

@@ -47,7 +47,12 @@ class SliceReader:
         try:
             if self._stream is None:
                 self._stream = source.open(self._body.offset)
-            data: bytes = self._stream.read(min(limit, self._left)) if self._left else b""
+            wanted = min(limit, self._left)
+            data: bytes = self._stream.read(wanted) if wanted else b""
+            if not isinstance(data, bytes | bytearray | memoryview):  # None: a stream that does not block
+                raise ValueError(f"its stream gives {type(data).__name__}, not bytes")
+            if len(data) > wanted:
+                raise ValueError(f"its stream gives {len(data)} bytes where {wanted} were asked for")
             self._left -= len(data)
             if not self._left:
                 source.check(self._stream)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import posixpath
-import shutil
 import stat
 import sys
 import zlib
@@ -20,6 +19,7 @@ import attrs
 from regproto._errors import ContentError, printable
 from regproto_sync._content import Content, FileContent, SliceContent
 from regproto_sync._notation import SourceNotFound
+from regproto_sync._reading import pieces
 from regproto_sync._spool import COPY_BYTES, SpooledContent, spool
 from regproto_sync._tar import Kind, Member, read_members
 
@@ -143,6 +143,7 @@ def _plain_content(path: Path | None) -> tuple[FileContent | SpooledContent, int
 
 def _spooled(file: Any) -> SpooledContent:
     def copy(to: BinaryIO) -> None:
-        shutil.copyfileobj(file, to, COPY_BYTES)
+        for piece in pieces(file, COPY_BYTES):
+            to.write(piece)
 
     return spool(copy)[0]

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final, Self, TypeVar
 from regproto import http1
 from regproto._messages import BlobSlice, Body, Stream
 from regproto_sync._content import Content
+from regproto_sync._reading import read_some
 from regproto_sync._stream import StreamContent, StreamReader
 from regproto_sync._transport import Wire, reason
 
@@ -70,7 +71,8 @@ class BodyReader:
         if self._file is not None and wire.can_sendfile:
             return self._send_file(wire, self._file, span)
         if not self._ahead:
-            self._ahead = memoryview(of_content(self._stream.read, min(span.size, READ_AHEAD_BYTES)) or b"")
+            size = min(span.size, READ_AHEAD_BYTES)
+            self._ahead = memoryview(of_content(lambda stream: read_some(stream, size), self._stream))
             self._refuse_end(len(self._ahead), span)
         if span.last and len(self._ahead) == span.size:
             self.check()

@@ -13,6 +13,7 @@ from regproto_sync._cli_image import add_compression_options, check_compression_
 from regproto_sync._cli_run import CODES_HELP, Misuse, add_registry_options, perform
 from regproto_sync._notation import STANDARD_INPUT, SourceNotFound, split_source
 from regproto_sync._output import Output
+from regproto_sync._reading import read_at_most
 
 _FILE_HELP: Final = """\
 FILE is a file or a folder, with its media type after a colon if that is told. A folder becomes a gzipped tar that
@@ -138,7 +139,9 @@ def _put_manifest(options: argparse.Namespace) -> int:
         raise Misuse("standard input can't be both the password and the manifest")
     try:
         if options.file == STANDARD_INPUT:
-            content = sys.stdin.buffer.read(MANIFEST_MAX_BYTES + 1)
+            if sys.stdin is None:
+                raise Misuse("standard input is closed")
+            content = read_at_most(sys.stdin.buffer, MANIFEST_MAX_BYTES + 1)
         else:
             with open(options.file, "rb") as file:
                 content = file.read(MANIFEST_MAX_BYTES + 1)

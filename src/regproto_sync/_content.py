@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, Protocol, runtime_checkable
 import attrs
 
 from regproto._content import Descriptor, Digest
+from regproto_sync._reading import read_some
 
 HASHED_BYTES: Final = 256 * 1024
 """Read at a time to be digested: fits a processor's cache."""
@@ -141,7 +142,7 @@ def digest_of(content: Content, size: int, algorithm: str = "sha256") -> Digest:
     hashed, left = hashlib.new(algorithm), size
     with content.open() as stream:
         while left:
-            piece = stream.read(min(left, HASHED_BYTES))
+            piece = read_some(stream, min(left, HASHED_BYTES))
             if not piece:
                 raise ContentChanged(f"ends {left} bytes too early")
             hashed.update(piece)

@@ -57,6 +57,11 @@ def first_failure(results: Sequence[PushResult]) -> None:
 
 
 def _one(plan: Planned, options: Options) -> PushResult:
+    try:
+        plan.look()
+    except BaseException:
+        plan.close()
+        raise
     results = push_planned([plan], **options)
     first_failure(results)
     return results[0]

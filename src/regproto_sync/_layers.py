@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -37,10 +37,11 @@ from regproto_sync._content import BytesContent
 from regproto_sync._docker_archive import LAYER_GZIP, LAYER_TAR, DockerImage, docker_manifest
 from regproto_sync._docker_archive import Layer as DockerLayer
 from regproto_sync._notation import STANDARD_INPUT, SourceNotFound
+from regproto_sync._reading import Source, read_some
+from regproto_sync._rootfs import OCI_LAYER, TAR_TYPES
 from regproto_sync._spool import spool
-from regproto_sync._stream import Made, Source, StreamContent
+from regproto_sync._stream import NOT_EMPTY, Made, StreamContent, look_at
 
-OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 MEDIA_TYPES: Final = {"none": OCI_LAYER, "gzip": f"{OCI_LAYER}+gzip", "zstd": f"{OCI_LAYER}+zstd"}
 DEFAULT_CONFIG: Final[Mapping[str, Any]] = {"architecture": "amd64", "os": "linux"}
 """What an image's config has to say at least."""
@@ -48,7 +49,10 @@ DEFAULT_CONFIG: Final[Mapping[str, Any]] = {"architecture": "amd64", "os": "linu
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """A layer that is made while it is pushed; `Layer.stream` makes one."""
+    """A layer that is made while it is pushed; `Layer.stream` makes one.
+
+    With the media type of a layer it has to be a tar, and all of it; with another it may be anything but empty.
+    """
 
     name: str
     """What errors call it."""
@@ -56,6 +60,8 @@ class Layer:
     compression: str = "gzip"
     level: int | None = None
     media_type: str = attrs.field()
+    is_file: bool = False
+    """`open_source` may be called more than once, and reading does not wait."""
 
     @media_type.default
     def _default_media_type(self) -> str:
@@ -64,6 +70,14 @@ class Layer:
     def __attrs_post_init__(self) -> None:
         check_compression(self.compression, self.level)
         check_media_type(self.media_type, self.name)
+        if self.compression not in ("none", TAR_TYPES.get(self.media_type, self.compression)):
+            raise ContentError(f"{self.name}: {self.media_type} is not what {self.compression} makes")
+
+    @property
+    def packed(self) -> str:
+        """The compression that the tar which it is made of has to have, or `NOT_EMPTY`."""
+        how = TAR_TYPES.get(self.media_type, NOT_EMPTY)
+        return how if how == NOT_EMPTY or self.compression == "none" else "none"
 
     @classmethod
     def stream(
@@ -77,51 +91,65 @@ class Layer:
         """A layer from a plain tar.
 
         Args:
-            file: its path, `-` for standard input, or something open to be read, which is closed at the end.
+            file: its path, `-` for standard input, or something open to be read, which is closed at the end. If it does
+                not block, it is waited for where it has nothing yet.
             compression: `gzip`, `zstd` or `none`.
             level: of the compression; None: its usual one. The same input makes the same bytes.
-            media_type: by default that of an OCI layer of this compression.
+            media_type: by default that of an OCI layer of this compression. One that says "compressed" goes with the
+                compression that makes it, or with `none` and a tar compressed so already.
 
         Raises:
             SourceNotFound: there is no such file.
-            ContentError: the media type is none.
+            ContentError: the media type is none, or of another compression.
             LocalProtocolError: there is no such compression or level.
         """
         if isinstance(file, str | os.PathLike):
-            name, open_source = _opener(file)
+            name, open_source, is_file = _opener(file)
         else:
             given: Source = file
+            is_file = False
             name, open_source = printable(str(getattr(file, "name", "the layer")), 200), lambda: given
         chosen = {"media_type": media_type} if media_type else {}
-        return cls(name=name, open_source=open_source, compression=compression, level=level, **chosen)
+        return cls(name=name, open_source=open_source, compression=compression, level=level, is_file=is_file, **chosen)
 
     def content(self) -> StreamContent:
-        """What is sent of it, once."""
-        return StreamContent(self.open_source, self.compression, self.level)
+        """What is sent of it, once. Raises `ContentError` if it is a file and begins as none that it has to be."""
+        content = StreamContent(self.open_source, self.compression, self.level, packed=self.packed)
+        if self.packed != NOT_EMPTY and self.is_file:
+            with self._named(), contextlib.closing(self.open_source()) as source:
+                look_at(source, self.packed)
+            content.looked = True
+        return content
 
     def spooled(self) -> DockerLayer:
         """It made, in a temporary file. Raises `ContentError`."""
 
         def write(file: BinaryIO) -> Made:
             with contextlib.closing(self.open_source()) as source:
-                made = Made(source, self.compression, self.level)
+                made = Made(source, self.compression, self.level, packed=self.packed)
                 for piece in made:
                     file.write(piece)
             return made
 
-        try:
+        with self._named():
             content, made = spool(write)
-        except (OSError, ContentError) as error:
-            words = error.strerror if isinstance(error, OSError) else None
-            raise ContentError(f"{self.name}: {words or error}") from error
         descriptor = Descriptor(media_type=self.media_type, digest=made.digest, size=made.size)
         return DockerLayer(descriptor=descriptor, diff_id=made.diff_id, content=content)
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors inside say what is wrong; this says with what."""
+        try:
+            yield
+        except (OSError, ContentError) as error:
+            words = error.strerror if isinstance(error, OSError) else None
+            raise ContentError(f"{self.name}: {words or error}") from error
 
-def _opener(file: str | os.PathLike[str]) -> tuple[str, Callable[[], Source]]:
+
+def _opener(file: str | os.PathLike[str]) -> tuple[str, Callable[[], Source], bool]:
+    """A file's name for errors, how to open it, and whether that may be done more than once."""
     if file == STANDARD_INPUT:
-        # Not Python's own reader of it: that one is locked while it waits, which a program's end does not survive.
-        return "standard input", lambda: io.FileIO(os.dup(sys.stdin.fileno()))
+        return "standard input", _open_standard_input, False
     path = Path(file)
     try:
         found = path.exists()
@@ -129,7 +157,14 @@ def _opener(file: str | os.PathLike[str]) -> tuple[str, Callable[[], Source]]:
         found = False
     if not found:
         raise SourceNotFound(f"{printable(os.fspath(file))}: no such file or directory")
-    return printable(str(path), 200), lambda: io.FileIO(path)
+    return printable(str(path), 200), lambda: io.FileIO(path), path.is_file()
+
+
+def _open_standard_input() -> Source:
+    if sys.stdin is None:
+        raise ContentError("is closed")
+    # Not Python's own reader of it: that one is locked while it waits, which a program's end does not survive.
+    return io.FileIO(os.dup(sys.stdin.fileno()))
 
 
 # --- images ---------------------------------------------------------------------------------------------------
@@ -266,7 +301,7 @@ class _First:
         self._left = size
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(min(size, self._left))
+        data = read_some(self._stream, min(size, self._left)) if self._left else b""
         if not data and self._left:
             raise ContentError(f"ends {self._left} bytes too early")
         self._left -= len(data)

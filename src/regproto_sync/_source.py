@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,8 @@ from regproto_sync._notation import Form, parse_source
 from regproto_sync._state import StateFile, open_state
 from regproto_sync._stream import StreamContent
 
+LOOK_S: Final = 1.0
+"""How long the beginnings of streams are waited for: long enough for a maker that is there or has failed already."""
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
 
@@ -52,6 +55,23 @@ class Planned:
         for stream in self.push.streams:
             if isinstance(stream.source, StreamContent):
                 stream.source.close()
+
+    def look(self) -> None:
+        """Reads the beginnings of its layers that are streams, and raises `ContentError` if one is none.
+
+        Nothing is sent yet. A source that gives nothing for a while is judged later, before the first byte of it goes.
+        """
+        begun: list[tuple[str, StreamContent]] = []
+        for stream in self.push.streams:
+            source = stream.source
+            if isinstance(source, StreamContent) and source.packed is not None and not source.looked:
+                source.begin(stream.key, stream.algorithm)
+                begun.append((stream.key, source))
+        deadline = time.monotonic() + LOOK_S
+        for key, source in begun:
+            failure = source.failure(max(0.0, deadline - time.monotonic()))
+            if failure is not None:
+                raise ContentError(f"stream {key}: {failure}")
 
     def open_state(
         self, source: str | os.PathLike[str] | ImageSource, folder: Path, on_notice: Callable[[Notice], None] | None

@@ -11,12 +11,21 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from regproto._content import Digest
 from regproto._errors import ContentError, printable
 from regproto._messages import Stream, StreamTold
-from regproto_sync._compress import BLOCK_BYTES, CompressionUnavailable, check_compression, compression_of, compressor
+from regproto_sync._compress import (
+    BLOCK_BYTES,
+    CompressionUnavailable,
+    Unpacker,
+    check_compression,
+    compression_of,
+    compressor,
+)
+from regproto_sync._reading import Source, is_measured, read_into
+from regproto_sync._tar import TarCheck
 
 AHEAD_BYTES: Final = 1024 * 1024
 """Read before the connection takes it: some blocks, so that neither side waits for the other's next."""
@@ -26,32 +35,101 @@ RELEASE_S: Final = 0.5
 """How long `close` waits for a source that is being read; one that hangs (a terminal) is left to its own."""
 
 
-class Source(Protocol):
-    """What a stream is read from: a file, or anything with these two. It may have `readinto` as well."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none: it has ended."""
-        ...
-
-    def close(self) -> None: ...
-
-
 class StreamFailed(Exception):
     """The source can't be read, or what is asked for is kept no more."""
 
 
+NOT_EMPTY: Final = "anything"
+"""What a source may have to be: whatever it is, if it is something at all."""
+
+
+class TarLayer:
+    """A layer that comes in pieces: is it a tar, and all of it, and what is its diff_id?
+
+    Args:
+        packed: the compression that it is to have: `none`, `gzip` or `zstd`.
+
+    Raises:
+        CompressionUnavailable: zstd is not installed.
+    """
+
+    def __init__(self, packed: str) -> None:
+        self._packed = packed
+        self._unpacker = Unpacker(packed)
+        self._tar = TarCheck()
+        self._begins_as = ""
+        """How its first bytes look to be compressed; empty: there are none yet."""
+        self.hash = hashlib.sha256()
+        """Of the plain tar."""
+
+    def feed(self, block: memoryview) -> None:
+        """Takes note of the next bytes, the first time of 6 at least if there are so many. Raises `ContentError`."""
+        if not self._begins_as and block:
+            self._begins_as = compression_of(block)
+            if self._packed not in ("none", self._begins_as):
+                raise ContentError(f"is not {self._packed}, as its media type says")
+        with self._refusing():
+            for piece in self._unpacker.feed(block):
+                self.hash.update(piece)
+                self._tar.feed(piece)
+
+    def end(self, measured: bool) -> None:
+        """Raises `ContentError` unless it was all of a tar; `measured`: see `TarCheck.end`."""
+        with self._refusing():
+            if self._begins_as:
+                self._unpacker.end()
+            self._tar.end(measured)
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except ContentError as error:
+            # Only now: what begins as a compressed file does may yet be a plain tar.
+            if not self._tar.headers and self._begins_as not in ("", "none", self._packed):
+                raise ContentError(f"is {self._begins_as} already: expected a plain tar") from error
+            raise
+
+
+def look_at(source: Source, packed: str) -> None:
+    """Reads the beginning of a source that is to be a layer. Raises `ContentError` if it is none, and `OSError`."""
+    layer, block = TarLayer(packed), memoryview(bytearray(BLOCK_BYTES))
+    size = _fill(source, block)
+    layer.feed(block[:size])
+    if size < BLOCK_BYTES:
+        layer.end(is_measured(source))
+
+
 class Made:
-    """Blocks of a source, compressed, and the digests of both sides."""
+    """Blocks of a source, compressed, and the digests of both sides.
+
+    Args:
+        source: is read to its end.
+        compression: of what comes out.
+        level: of the compression.
+        algorithm: of the digest of what comes out.
+        packed: what the source has to be: a tar with this compression, or `NOT_EMPTY`; None: anything.
+        begun: called when its beginning is read, and is what it has to be.
+    """
 
     def __init__(
-        self, source: Source, compression: str = "none", level: int | None = None, algorithm: str = "sha256"
+        self,
+        source: Source,
+        compression: str = "none",
+        level: int | None = None,
+        algorithm: str = "sha256",
+        packed: str | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
+        self._begun = begun
+        self._layer = None if packed in (None, NOT_EMPTY) else TarLayer(packed)
+        self._may_be_empty = packed != NOT_EMPTY
         self._algorithm = algorithm
         self._compression = compression
         self._compressor = compressor(compression, check_compression(compression, level))
-        self._plain = hashlib.sha256()
-        same = compression == "none" and algorithm == "sha256"
+        self._plain = self._layer.hash if self._layer is not None else hashlib.sha256()
+        same = compression == "none" and algorithm == "sha256" and packed in (None, "none", NOT_EMPTY)
         self._hash = self._plain if same else hashlib.new(algorithm)
         self.size = 0
 
@@ -62,7 +140,7 @@ class Made:
 
     @property
     def diff_id(self) -> Digest:
-        """Of what went in so far, before compression."""
+        """Of what went in so far, before any compression."""
         return Digest(f"sha256:{self._plain.hexdigest()}")
 
     def __iter__(self) -> Iterator[bytes]:
@@ -89,28 +167,38 @@ class Made:
         """The source in blocks of one size, whatever it gives at a time."""
         first = True
         while True:
-            block = memoryview(bytearray(BLOCK_BYTES))
-            size = 0
-            while size < BLOCK_BYTES and (count := _read_into(self._source, block[size:])):
-                size += count
-            if first and self._compression != "none" and (found := compression_of(block)) != "none":
-                raise ContentError(f"is {found} already: a stream that is to be compressed must be a plain tar")
+            room = memoryview(bytearray(BLOCK_BYTES))
+            block = room[: _fill(self._source, room)]
+            if self._layer is not None:
+                self._layer.feed(block)
+                if len(block) < BLOCK_BYTES:  # before the last bytes go on: what is cut short is never whole elsewhere
+                    self._layer.end(is_measured(self._source))
+            else:
+                if first:
+                    self._check_first(block)
+                self._plain.update(block)
+            if first:
+                self._begun()
             first = False
-            if not size:
-                return
-            self._plain.update(block[:size])
-            yield block[:size]
-            if size < BLOCK_BYTES:
+            if block:
+                yield block
+            if len(block) < BLOCK_BYTES:
                 return
 
+    def _check_first(self, block: memoryview) -> None:
+        if not block and not self._may_be_empty:
+            raise ContentError("is empty")
+        found = compression_of(block) if self._compression != "none" else "none"
+        if found in ("gzip", "zstd"):
+            raise ContentError(f"is {found} already: what is to be compressed must be plain")
 
-def _read_into(source: Source, room: memoryview) -> int:
-    readinto: Callable[[memoryview], int | None] | None = getattr(source, "readinto", None)
-    if readinto is not None:
-        return readinto(room) or 0
-    data = source.read(len(room))
-    room[: len(data)] = data
-    return len(data)
+
+def _fill(source: Source, room: memoryview) -> int:
+    """Reads until `room` is full or the source ends; the number of bytes."""
+    size = 0
+    while size < len(room) and (count := read_into(source, room[size:])):
+        size += count
+    return size
 
 
 class StreamContent:
@@ -120,15 +208,26 @@ class StreamContent:
         open_source: gives the source, which is read to its end and closed, on a thread of ours.
         compression: `none`, `gzip` or `zstd`.
         level: of the compression; None: its usual one.
+        packed: what the source has to be: a tar with this compression, all of it, or `NOT_EMPTY`; None: anything.
 
     Raises:
         LocalProtocolError: there is no such compression or level.
         CompressionUnavailable: zstd is not installed.
     """
 
-    def __init__(self, open_source: Callable[[], Source], compression: str = "none", level: int | None = None) -> None:
+    def __init__(
+        self,
+        open_source: Callable[[], Source],
+        compression: str = "none",
+        level: int | None = None,
+        *,
+        packed: str | None = None,
+    ) -> None:
         compressor(compression, check_compression(compression, level))  # so that mistakes show before anything is sent
+        if packed not in (None, NOT_EMPTY):
+            Unpacker(packed)
         self.compression = compression
+        self.packed = packed
         self._open = open_source
         self._level = level
         self._changed = threading.Condition()
@@ -140,6 +239,8 @@ class StreamContent:
         self._target = 0
         """Up to where it is read ahead."""
         self._made: Made | None = None
+        self.looked = False
+        """The beginning is known to be what it has to be."""
         self._error: str | None = None
         self._ended = False
         self._closed = False
@@ -167,13 +268,27 @@ class StreamContent:
                 raise StreamFailed("the stream is closed")
             if not self._kept <= body.offset <= self._read:
                 raise StreamFailed(f"byte {body.offset} of the stream is not at hand: it is kept from {self._kept} on")
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, args=(body.algorithm,), name=f"regproto-stream {body.key}", daemon=True
-                )
-                self._thread.start()
+            self._start(body.key, body.algorithm)
             self._wake = wake
         return StreamReader(self, body)
+
+    def begin(self, key: str, algorithm: str) -> None:
+        """Begin to read, before it is known where to send it: the `StreamBlob`'s key and algorithm."""
+        with self._changed:
+            self._start(key, algorithm)
+
+    def failure(self, timeout_s: float) -> str | None:
+        """What is wrong with the beginning, once that is read; None: nothing, or it is not there in so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.looked or self._closed or self._error is not None, timeout_s)
+            return self._error
+
+    def _start(self, key: str, algorithm: str) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, args=(algorithm,), name=f"regproto-stream {key}", daemon=True
+            )
+            self._thread.start()
 
     def close(self) -> None:
         """Ends the reading, and lets go of what is kept."""
@@ -196,7 +311,7 @@ class StreamContent:
     def _run(self, algorithm: str) -> None:
         try:
             with contextlib.closing(self._open()) as source:
-                self._made = made = Made(source, self.compression, self._level, algorithm)
+                self._made = made = Made(source, self.compression, self._level, algorithm, self.packed, self._begin)
                 for piece in made:
                     if not self._put(piece):
                         return
@@ -207,6 +322,11 @@ class StreamContent:
             self._end(printable(text or str(error) or type(error).__name__, 300))
         else:
             self._end(None)
+
+    def _begin(self) -> None:
+        with self._changed:
+            self.looked = True
+            self._changed.notify_all()
 
     def _put(self, piece: bytes) -> bool:
         with self._changed:
@@ -223,6 +343,7 @@ class StreamContent:
         with self._changed:
             self._error = error
             self._ended = error is None
+            self._changed.notify_all()
             if self._wake is not None:
                 self._wake()
 

@@ -47,8 +47,14 @@ _KINDS: Final = {
     b"2": Kind.LINK,
     b"5": Kind.FOLDER,
 }
-_WITHOUT_DATA: Final = frozenset(b"123456")
+_WITHOUT_DATA: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 """Types that have no data, whatever their size says."""
+_EXTENDED: Final = frozenset((b"L", b"K", b"x", b"g"))
+"""Types whose data says something of the next member, or of all that follow."""
+_SPARSE: Final = b"S"
+"""GNU's old form of a file with holes: more blocks of its map may follow the header."""
+_SPARSE_GOES_ON: Final = {True: 482, False: 504}
+"""Where a header, or a further block of the map, says that another block of it follows."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,9 +95,9 @@ def read_members(file: BinaryIO, size: int) -> list[Member]:
         _check_sum(header, offset)
         kind = header[156:157]
         whole = {**shared, **extended}
-        length = _decimal(whole["size"], "size") if "size" in whole else _number(header[124:136], "size")
+        length = _size(header, whole)
         start = offset + BLOCK
-        if kind in (b"L", b"K", b"x", b"g"):
+        if kind in _EXTENDED:
             if length > EXTENDED_MAX:
                 raise ContentError(f"has an extended header of {length} bytes at byte {offset}")
             data = file.read(length)
@@ -99,7 +105,6 @@ def read_members(file: BinaryIO, size: int) -> list[Member]:
                 raise ContentError(f"is cut short: ends inside the header at byte {offset}")
             _extend(kind, data, extended, shared)
         else:
-            length = 0 if kind[0] in _WITHOUT_DATA else length
             members.append(_member(header, kind, whole, start, length))
             if start + length > size:
                 raise ContentError(
@@ -116,10 +121,22 @@ def read_members(file: BinaryIO, size: int) -> list[Member]:
 def _check_sum(header: bytes, offset: int) -> None:
     told = _number(header[148:156], "checksum")
     blanked = header[:148] + b" " * 8 + header[156:]
-    signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)
-    if told not in (sum(blanked), signed):  # Some old tars add up signed bytes.
+    unsigned = sum(blanked)
+    # Some old tars add up signed bytes.
+    if told != unsigned and told != unsigned - 256 * sum(byte > 127 for byte in blanked):
         where = "is not a tar archive" if offset == 0 else f"is damaged: the header at byte {offset} is not one"
         raise ContentError(where)
+
+
+def _size(header: bytes, whole: Mapping[str, bytes]) -> int:
+    """Bytes of a member's data, given what extended headers say of it."""
+    kind = header[156:157]
+    if kind in _WITHOUT_DATA:
+        return 0
+    # What is said of a member is not said of the extended headers before it.
+    if "size" in whole and kind not in _EXTENDED:
+        return _decimal(whole["size"], "size")
+    return _number(header[124:136], "size")
 
 
 def _number(field: bytes, what: str) -> int:
@@ -179,3 +196,113 @@ def _member(header: bytes, kind: bytes, extended: Mapping[str, bytes], start: in
         return Member(name=name.decode(), kind=found, target=target.decode(), offset=start, size=length)
     except UnicodeDecodeError:
         raise ContentError(f"has a member whose name is not UTF-8: {printable(repr(name), 200)}") from None
+
+
+# --- a tar that passes by ---------------------------------------------------------------------------------------
+
+
+class TarCheck:
+    """Follows the headers of a tar that comes in pieces, to see that it is one and that it is whole.
+
+    A tar should end with two empty blocks (POSIX, "ustar Interchange Format"), and all makers of tars write them; but
+    there are tars without, which all readers take. So a tar that ends after a member is whole where its length was
+    known beforehand; where it was not, as from a pipe, its maker may have died there.
+    """
+
+    def __init__(self) -> None:
+        self._offset = 0
+        self._header = bytearray()
+        self._wanted = BLOCK
+        """Bytes of the header, or of what extends it."""
+        self._data = 0
+        self._padding = 0
+        """Bytes of the present member that are yet to come."""
+        self._kind = b""
+        """Of the extended header whose data is read; empty: none is."""
+        self._length = 0
+        """Of that data."""
+        self._map = False
+        """Further blocks of a sparse file's map are read."""
+        self._after_map = (0, 0)
+        self._extended: dict[str, bytes] = {}
+        self._shared: dict[str, bytes] = {}
+        self.headers = 0
+        """That came so far."""
+        self._empty_blocks = 0
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Takes note of the next bytes. Raises `ContentError` if they belong to no tar, or a damaged one."""
+        view = memoryview(data)
+        while view and not self._is_over:
+            if self._data or self._padding:
+                count = min(len(view), self._data or self._padding)
+                if self._data:
+                    self._data -= count
+                else:
+                    self._padding -= count
+            else:
+                count = min(len(view), self._wanted - len(self._header))
+                self._header += view[:count]
+            self._offset += count
+            view = view[count:]
+            if len(self._header) == self._wanted:
+                block, self._header, self._wanted = bytes(self._header), bytearray(), BLOCK
+                self._take(block)
+
+    @property
+    def _is_over(self) -> bool:
+        """What follows the end of an archive is of no meaning."""
+        return self._empty_blocks >= (1 if self.headers else 2)
+
+    def _take(self, block: bytes) -> None:
+        if self._kind:
+            kind, self._kind = self._kind, b""
+            _extend(kind, block[: self._length], self._extended, self._shared)
+        elif self._map:
+            self._map = bool(block[_SPARSE_GOES_ON[False]])
+            if not self._map:
+                self._data, self._padding = self._after_map
+        elif not block.strip(b"\0"):
+            self._empty_blocks += 1
+        else:
+            self._begin(block)
+
+    def _begin(self, header: bytes) -> None:
+        offset = self._offset - BLOCK
+        if self._empty_blocks:
+            raise ContentError("is not a tar archive")
+        _check_sum(header, offset)
+        self.headers += 1
+        kind = header[156:157]
+        size = _size(header, {**self._shared, **self._extended})
+        if kind in _EXTENDED:
+            if size > EXTENDED_MAX:
+                raise ContentError(f"has an extended header of {size} bytes at byte {offset}")
+            if size:
+                self._kind, self._length, self._wanted = kind, size, size + -size % BLOCK
+            return
+        self._extended = {}
+        self._map = kind == _SPARSE and bool(header[_SPARSE_GOES_ON[True]])
+        self._after_map = size, -size % BLOCK
+        if not self._map:
+            self._data, self._padding = self._after_map
+
+    def end(self, measured: bool) -> None:
+        """Raises `ContentError` unless what came is a whole tar.
+
+        Args:
+            measured: its length was known beforehand.
+        """
+        if not self._offset:
+            raise ContentError("is empty: expected a tar")
+        if self._is_over:
+            return
+        if not self.headers:
+            raise ContentError("is not a tar archive")
+        if self._data or self._header or self._kind or self._map:
+            raise ContentError(f"is cut short: the tar ends at byte {self._offset}, inside a member")
+        if not measured:
+            raise ContentError(
+                f"is cut short: the tar ends at byte {self._offset} without the empty blocks that mark its end, so its "
+                "maker may have failed; if it is meant so, give it as a file"
+            )

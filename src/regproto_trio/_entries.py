@@ -65,6 +65,11 @@ async def _in_thread(call: Callable[[], T]) -> T:
 
 
 async def _one(plan: Planned, options: Options) -> PushResult:
+    try:
+        await _in_thread(plan.look)
+    except BaseException:
+        plan.close()
+        raise
     results = await push_planned([plan], **options)
     first_failure(results)
     return results[0]

@@ -13,6 +13,7 @@ from regproto._errors import RemoteProtocolError
 from regproto._messages import BlobSlice, Failed, FailureKind, Phase, Progress, Response, Send, Stream, Written
 from regproto_sync._body import ContentFailed, attached, of_content
 from regproto_sync._content import Content
+from regproto_sync._reading import read_some
 from regproto_sync._stream import StreamReader
 from regproto_trio._transport import CONNECTION_ERRORS, ConnectFailed, Pool, TlsContext, Wire, connect, reason
 
@@ -241,7 +242,7 @@ class _BodyReader:
             raise ContentFailed(f"there is no content at hand for {self._slice.digest}")
         if self._stream is None:
             self._stream = source.open(self._slice.offset)
-        data = self._stream.read(min(self._left, READ_BYTES)) if self._left else b""
+        data = read_some(self._stream, min(self._left, READ_BYTES)) if self._left else b""
         if not data and self._left:
             raise ContentFailed(f"the content of {self._slice.digest} ends {self._left} bytes too early")
         self._left -= len(data)
