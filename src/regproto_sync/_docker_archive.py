@@ -3,8 +3,9 @@
 It holds no manifest, so one is made, of Docker's schema 2: the same for the same archive. The config stays as it is,
 byte for byte. Each layer is read once before anything is sent, for its digest, and to see that it is the one that
 the config names; it is sent from where it stands in the archive, as it is there (in most archives a plain tar).
+Where one is compressed with zstd, the manifest is an OCI one.
 
-Newer archives hold an OCI layout beside that: those are read as the layout that they are.
+Newer archives hold an OCI layout beside that: see `_docker_layout`.
 
 Source: moby's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format"; containers-image's
 docker-archive(5).
@@ -12,12 +13,8 @@ docker-archive(5).
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import json
 import re
-import zlib
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
 
@@ -27,21 +24,23 @@ from regproto._content import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
     MANIFEST_MAX_BYTES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
     Descriptor,
     Digest,
     parse_json_object,
 )
 from regproto._errors import ContentError, InvalidReference, printable
 from regproto._plan import Manifest
-from regproto_sync._archive import GZIP_MAGIC, Archive
-from regproto_sync._content import HASHED_BYTES, BytesContent, Content, ContentChanged, SliceContent
+from regproto_sync._archive import Archive
+from regproto_sync._content import BytesContent, Content, SliceContent
 from regproto_sync._image import ImageSource, named
 from regproto_sync._layout import listed_names, read_small, same_name
+from regproto_sync._rootfs import LAYER_GZIP, LAYER_TAR, OCI_LAYER, TAR_TYPES, compression_at, unpacked_digest
 
-LAYER_TAR: Final = "application/vnd.docker.image.rootfs.diff.tar"
-LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 LAYERS_MAX: Final = 1_000
 """Layers of one image: docker itself allows 127."""
+_MEDIA_TYPES: Final = {"none": LAYER_TAR, "gzip": LAYER_GZIP, "zstd": f"{OCI_LAYER}+zstd"}
 _HEX: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -102,6 +101,27 @@ def docker_manifest(config: bytes, layers: Sequence[Descriptor]) -> Manifest:
     return Manifest.of(json.dumps(fields, separators=(",", ":")).encode())
 
 
+def image_manifest(config: bytes, layers: Sequence[Descriptor]) -> Manifest:
+    """The OCI manifest of an image; the same arguments make the same bytes."""
+    described = Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size=len(config))
+    fields = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": described.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    return Manifest.of(json.dumps(fields, separators=(",", ":")).encode())
+
+
+def saved_manifest(config: bytes, layers: Sequence[Descriptor]) -> Manifest:
+    """The manifest of an image that docker saved: of Docker's schema 2, which has no media type for zstd; where a layer
+    is that, an OCI manifest, and then all its media types are OCI's."""
+    if all(TAR_TYPES.get(layer.media_type) != "zstd" for layer in layers):
+        return docker_manifest(config, layers)
+    types = {LAYER_TAR: OCI_LAYER, LAYER_GZIP: f"{OCI_LAYER}+gzip"}
+    return image_manifest(config, [attrs.evolve(d, media_type=types.get(d.media_type, d.media_type)) for d in layers])
+
+
 def open_docker_archive(archive: Archive, name: str | None = None) -> DockerImage:
     """The image called `name` (`repository:tag`, or `@N` for the Nth, from 0), or the archive's only one.
 
@@ -112,30 +132,38 @@ def open_docker_archive(archive: Archive, name: str | None = None) -> DockerImag
             something in it is missing, malformed or not what it has to be.
     """
     with named(archive.name):
-        entry = _select(_entries(archive), name)
-        config = _config(archive, entry.config)
-        diff_ids = _diff_ids(parse_json_object(config, entry.config), entry.config)
-        if len(diff_ids) != len(entry.layers):
-            raise ContentError(
-                f"manifest.json: names {len(entry.layers)} layers, but the config {printable(entry.config, 200)} has "
-                f"{len(diff_ids)} diff_ids"
-            )
-        layers = tuple(_layer(archive, *pair) for pair in zip(entry.layers, diff_ids, strict=True))
-        manifest = docker_manifest(config, [layer.descriptor for layer in layers])
-        return DockerImage(name=archive.name, config=config, layers=layers, manifest=manifest)
+        return open_saved(archive, _select(saved_images(archive), name))
+
+
+def open_saved(archive: Archive, image: SavedImage) -> DockerImage:
+    """One of the images that manifest.json lists. Reads all layers of it. Raises `ContentError`."""
+    config = _config(archive, image.config)
+    diff_ids = _diff_ids(parse_json_object(config, image.config), image.config)
+    if len(diff_ids) != len(image.layers):
+        raise ContentError(
+            f"manifest.json: names {len(image.layers)} layers, but the config {printable(image.config, 200)} has "
+            f"{len(diff_ids)} diff_ids"
+        )
+    layers = tuple(_layer(archive, *pair) for pair in zip(image.layers, diff_ids, strict=True))
+    manifest = saved_manifest(config, [layer.descriptor for layer in layers])
+    return DockerImage(name=archive.name, config=config, layers=layers, manifest=manifest)
 
 
 # --- manifest.json --------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
-class _Entry:
+class SavedImage:
+    """What manifest.json says of one image."""
+
     config: str
+    """Its path in the archive, as those of the layers."""
     names: tuple[str, ...]
     layers: tuple[str, ...]
 
 
-def _entries(archive: Archive) -> list[_Entry]:
+def saved_images(archive: Archive) -> list[SavedImage]:
+    """The images that manifest.json lists, in its order. Raises `ContentError`."""
     found = archive.find("manifest.json")
     if found is None:
         raise ContentError("manifest.json: is missing, so this is not what docker save writes")
@@ -151,33 +179,43 @@ def _entries(archive: Archive) -> list[_Entry]:
     return [_entry(each, f"manifest.json: [{n}]") for n, each in enumerate(raw)]
 
 
-def _entry(raw: object, where: str) -> _Entry:
+def _entry(raw: object, where: str) -> SavedImage:
     fields: dict[str, Any] = raw if isinstance(raw, dict) else {}
     config, names, layers = fields.get("Config"), fields.get("RepoTags") or [], fields.get("Layers") or []
     if not isinstance(config, str) or not _are_strings(names) or not _are_strings(layers):
         raise ContentError(f"{where}: must be an object with Config, RepoTags and Layers")
     if len(layers) > LAYERS_MAX:
         raise ContentError(f"{where}: has {len(layers)} layers, over {LAYERS_MAX}")
-    return _Entry(config, tuple(names), tuple(layers))
+    return SavedImage(config, tuple(names), tuple(layers))
 
 
 def _are_strings(raw: object) -> bool:
     return isinstance(raw, list) and all(isinstance(each, str) for each in raw)
 
 
-def _select(entries: Sequence[_Entry], name: str | None) -> _Entry:
+def number_of(name: str) -> int | None:
+    """N of a name `@N`; None: it is none. Of one with more digits than there are images the first."""
+    if name[:1] != "@" or not (name[1:].isascii() and name[1:].isdecimal()):
+        return None
+    return int(name[1:10])
+
+
+def _select(entries: Sequence[SavedImage], name: str | None) -> SavedImage:
     if not entries:
         raise ContentError("manifest.json: has no image, so there is nothing to push")
     chosen = list(entries)
-    if name is not None and name[:1] == "@" and name[1:].isdecimal():
-        chosen = chosen[int(name[1:]) :][:1] if len(name) < 10 else []
+    number = number_of(name) if name is not None else None
+    if number is not None:
+        chosen = chosen[number:][:1]
     elif name is not None:
         chosen = [entry for entry in entries if any(same_name(each, name) for each in entry.names)]
     if len({(entry.config, entry.layers) for entry in chosen}) == 1:
         return chosen[0]
     names = listed_names([each for entry in entries for each in entry.names])
     if chosen and name is None:
-        raise ContentError(f"manifest.json: has {len(entries)} images; choose one as SOURCE:NAME, of: {names}")
+        raise ContentError(
+            f"manifest.json: has {len(entries)} images; choose one as SOURCE:NAME or SOURCE:@N (from 0), of: {names}"
+        )
     if chosen:
         raise ContentError(f"manifest.json: {len(chosen)} different images are named {printable(repr(name), 100)}")
     raise ContentError(f"manifest.json: no image is named {printable(repr(name), 100)}; there are: {names}")
@@ -186,7 +224,8 @@ def _select(entries: Sequence[_Entry], name: str | None) -> _Entry:
 # --- configs and layers ---------------------------------------------------------------------------------------
 
 
-def _find(archive: Archive, path: str) -> SliceContent:
+def find_saved(archive: Archive, path: str) -> SliceContent:
+    """What is at a path that manifest.json names. Raises `ContentError`."""
     if path.startswith("/") or ".." in path.split("/"):
         raise ContentError(f"manifest.json: {printable(path, 200)} leads out of the archive")
     found = archive.find(path)
@@ -196,7 +235,7 @@ def _find(archive: Archive, path: str) -> SliceContent:
 
 
 def _config(archive: Archive, path: str) -> bytes:
-    config = read_small(_find(archive, path), printable(path, 200))
+    config = read_small(find_saved(archive, path), printable(path, 200))
     digest = Digest.of(config)
     told = path.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
     if _HEX.fullmatch(told) and told != digest.hex:
@@ -217,58 +256,24 @@ def _diff_ids(config: dict[str, Any], where: str) -> list[Digest]:
 
 def _layer(archive: Archive, path: str, diff_id: Digest) -> Layer:
     """The layer at this path, which is read and compared with what the config says of it."""
-    found, shown = _find(archive, path), printable(path, 200)
+    found, shown = find_saved(archive, path), printable(path, 200)
     try:
         with found.open() as stream:
-            is_gzip = stream.read(2) == GZIP_MAGIC and found.size > 2
+            packed = compression_at(stream, found.size)
         with found.open() as stream:
-            whole = _Bounded(stream, found.size)
-            plain = hashlib.new(diff_id.algorithm)
-            # Not `peekable`: the one stream is read once, and hashed as it is on the way.
-            reader: Any = gzip.GzipFile(fileobj=whole) if is_gzip else whole
-            while piece := reader.read(HASHED_BYTES):
-                plain.update(piece)
-            whole.drain()
+            is_diff, digest = unpacked_digest(
+                stream, found.size, packed if packed in _MEDIA_TYPES else "none", diff_id.algorithm
+            )
             found.check(stream)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, ContentError) as error:
         words = error.strerror if isinstance(error, OSError) else None
         raise ContentError(f"{shown}: {words or printable(str(error), 200)}") from error
-    is_diff = Digest(f"{diff_id.algorithm}:{plain.hexdigest()}")
     if is_diff != diff_id:
+        if packed not in _MEDIA_TYPES:
+            raise ContentError(f"{shown}: is {packed}, which no image's layer can be")
         raise ContentError(
             f"{shown}: the layer is not the one that the config names: it should be {diff_id}, and is {is_diff}"
             "; the archive is damaged, make it again"
         )
-    descriptor = Descriptor(
-        media_type=LAYER_GZIP if is_gzip else LAYER_TAR,
-        digest=Digest(f"sha256:{whole.hashed.hexdigest()}"),
-        size=found.size,
-    )
+    descriptor = Descriptor(media_type=_MEDIA_TYPES.get(packed, LAYER_TAR), digest=digest, size=found.size)
     return Layer(descriptor=descriptor, diff_id=diff_id, content=found)
-
-
-class _Bounded(io.RawIOBase):
-    """A stream's first `size` bytes, hashed as they are read."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self.hashed = hashlib.sha256()
-        self._stream = stream
-        self._left = size
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes. Raises `ContentChanged` if there are too few."""
-        wanted = self._left if size < 0 else min(size, self._left)
-        data = self._stream.read(wanted) if wanted else b""
-        if wanted and not data:
-            raise ContentChanged(f"ends {self._left} bytes too early")
-        self._left -= len(data)
-        self.hashed.update(data)
-        return data
-
-    def drain(self) -> None:
-        """Reads what is left."""
-        while self.read(HASHED_BYTES):
-            pass

@@ -12,13 +12,15 @@ from regproto._content import MANIFEST_MAX_BYTES, Descriptor, Digest
 from regproto._errors import ContentError, printable
 from regproto._plan import Blob, Manifest, MountSource, Push, plan_push
 from regproto_sync._content import BytesContent, Content, ContentSource, FileContent, digest_of
+from regproto_sync._rootfs import check_rootfs, verify_layers
 
 
 class ImageSource(abc.ABC):
     """A manifest or index, and what is below it. An embedder makes its own by giving these three.
 
-    What it gives is checked: manifests against the descriptors that name them, and configs too. Layers are left to
-    the registry, which does it anyway; `altered` finds the culprit when it refuses one.
+    What it gives is checked: manifests against the descriptors that name them, configs too, and that manifests have
+    the layers that their configs name. The layers' digests are left to the registry, which checks them anyway;
+    `altered` finds the culprit when it refuses one.
     """
 
     name: str = ""
@@ -71,6 +73,7 @@ class ImageSource(abc.ABC):
                 # Of a config's size; a "config" of gigabytes is content like any other, for the registry to check.
                 if blob.descriptor.digest in configs and blob.descriptor.size <= MANIFEST_MAX_BYTES:
                     _check(blob, self)
+            _check_rootfs(push)
         return push
 
 
@@ -86,6 +89,25 @@ def altered(push: Push, source: ImageSource | None) -> ContentError | None:
     except ContentError as error:
         return error
     return None
+
+
+def _check_rootfs(push: Push) -> None:
+    try:
+        check_rootfs(push)
+    except OSError as error:
+        raise ContentError(error.strerror or printable(str(error), 200)) from error
+
+
+def verify(push: Push, source: ImageSource) -> None:
+    """Reads all content there is: each blob has to be the one of its digest, each layer the one of its diff_id.
+
+    Raises:
+        ContentError: something is not.
+    """
+    if (damaged := altered(push, source)) is not None:
+        raise damaged
+    with named(source.name):
+        verify_layers(push)
 
 
 def _check(blob: Blob, source: ImageSource | None) -> None:

@@ -25,20 +25,19 @@ from regproto import (
     Descriptor,
     Digest,
     LocalProtocolError,
-    Manifest,
     NeedContent,
     Push,
     StreamBlob,
 )
-from regproto._content import OCI_CONFIG, OCI_MANIFEST, check_media_type
+from regproto._content import check_media_type
 from regproto._errors import printable
 from regproto_sync._compress import check_compression
 from regproto_sync._content import BytesContent
-from regproto_sync._docker_archive import LAYER_GZIP, LAYER_TAR, DockerImage, docker_manifest
+from regproto_sync._docker_archive import DockerImage, image_manifest, saved_manifest
 from regproto_sync._docker_archive import Layer as DockerLayer
 from regproto_sync._notation import STANDARD_INPUT, SourceNotFound
 from regproto_sync._reading import Source, read_some
-from regproto_sync._rootfs import OCI_LAYER, TAR_TYPES
+from regproto_sync._rootfs import LAYER_GZIP, LAYER_TAR, OCI_LAYER, TAR_TYPES
 from regproto_sync._spool import spool
 from regproto_sync._stream import NOT_EMPTY, Made, StreamContent, look_at
 
@@ -179,18 +178,6 @@ def image_config(config: Mapping[str, Any], diff_ids: Sequence[Digest]) -> bytes
         raise ContentError(f"the image's config can't be JSON: {error}") from None
 
 
-def image_manifest(config: bytes, layers: Sequence[Descriptor]) -> Manifest:
-    """The OCI manifest of an image; the same arguments make the same bytes."""
-    described = Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size=len(config))
-    fields = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": described.to_json(),
-        "layers": [layer.to_json() for layer in layers],
-    }
-    return Manifest.of(json.dumps(fields, separators=(",", ":")).encode())
-
-
 @attrs.frozen(kw_only=True)
 class ImageDraft:
     """An image some of whose layers are streams."""
@@ -199,7 +186,7 @@ class ImageDraft:
     """Bytes: kept as they are; they name the layers already."""
     layers: tuple[StreamContent | DockerLayer, ...]
     docker: bool = False
-    """A manifest of Docker's schema 2."""
+    """The manifest is as `saved_manifest` makes it, else an OCI one."""
 
     def make(self, need: NeedContent) -> Content:
         """Config and manifest, once the streams are there. Raises `ContentError`."""
@@ -208,7 +195,7 @@ class ImageDraft:
             next(streamed).descriptor if isinstance(layer, StreamContent) else layer.descriptor for layer in self.layers
         ]
         config = self._config()
-        made = docker_manifest(config, layers) if self.docker else image_manifest(config, layers)
+        made = saved_manifest(config, layers) if self.docker else image_manifest(config, layers)
         described = made.info.config
         assert described is not None
         blob = Blob(descriptor=described, source=BytesContent(config))
@@ -218,11 +205,15 @@ class ImageDraft:
         found = [layer.diff_id for layer in self.layers]
         if not isinstance(self.config, bytes):
             return image_config(self.config, found)
-        told = json.loads(self.config)["rootfs"]["diff_ids"]
-        for number, (is_now, was) in enumerate(zip(found, told, strict=True)):
-            if is_now != was:
-                raise ContentError(f"layer {number} has changed since it was read: it was {was}, and is {is_now}")
+        check_unchanged(json.loads(self.config)["rootfs"]["diff_ids"], found)
         return self.config
+
+
+def check_unchanged(diff_ids: Sequence[str], found: Sequence[Digest]) -> None:
+    """Raises `ContentError` if the layers that were made are not those of a config."""
+    for number, (was, is_now) in enumerate(zip(diff_ids, found, strict=True)):
+        if is_now != was:
+            raise ContentError(f"layer {number} has changed since it was read: it was {was}, and is {is_now}")
 
 
 def image_push(
@@ -315,17 +306,13 @@ def compressed(image: DockerImage, how: Compression) -> DockerImage:
     """The image with its plain layers compressed into temporary files. Raises `ContentError`."""
     made = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
     layers = tuple(layer.spooled() if isinstance(layer, Layer) else layer for layer in made)
-    descriptors = [layer.descriptor for layer in layers]
-    docker = how.name != "zstd"
-    manifest = docker_manifest(image.config, descriptors) if docker else image_manifest(image.config, descriptors)
+    check_unchanged([layer.diff_id for layer in image.layers], [layer.diff_id for layer in layers])
+    manifest = saved_manifest(image.config, [layer.descriptor for layer in layers])
     return attrs.evolve(image, layers=layers, manifest=manifest)
 
 
 def compressing_push(image: DockerImage, how: Compression, repository: str, tags: Sequence[str]) -> Push:
-    """The plan of the image with its plain layers compressed on their way.
-
-    For zstd, which Docker's schema 2 has no media type for, the manifest is an OCI one.
-    """
+    """The plan of the image with its plain layers compressed on their way."""
     made = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
     parts = tuple(layer.content() if isinstance(layer, Layer) else layer for layer in made)
     streams = [
@@ -336,5 +323,5 @@ def compressing_push(image: DockerImage, how: Compression, repository: str, tags
     if not streams:
         return image.plan(repository, tags=tags)
     whole = {p.descriptor.digest: Blob(descriptor=p.descriptor, source=p) for p in parts if isinstance(p, DockerLayer)}
-    draft = ImageDraft(config=image.config, layers=parts, docker=how.name != "zstd")
+    draft = ImageDraft(config=image.config, layers=parts, docker=True)
     return Push(repository=repository, streams=streams, draft=draft, blobs=whole.values(), tags=tags)

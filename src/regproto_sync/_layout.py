@@ -114,12 +114,17 @@ def open_layout(path: Path, name: str | None = None) -> Layout:
 def layout_of(files: Files, name: str | None) -> Layout:
     """The layout that is kept there. Raises `ContentError`, as `open_layout` does."""
     with named(files.name):
-        _check_version(files)
-        content = _required(files, "index.json")
-        own = parse_json_object(content, "index.json").get("mediaType", OCI_INDEX)
-        if own not in (OCI_INDEX, DOCKER_LIST):
-            raise ContentError(f"index.json: {printable(repr(own), 100)} is not the media type of an index")
-        return Layout(files=files, entry=_select(parse_manifest(content, own, "index.json").manifests, name))
+        return Layout(files=files, entry=_select(layout_entries(files), name))
+
+
+def layout_entries(files: Files) -> tuple[Descriptor, ...]:
+    """What index.json lists. Raises `ContentError`, also if it is no layout."""
+    _check_version(files)
+    content = _required(files, "index.json")
+    own = parse_json_object(content, "index.json").get("mediaType", OCI_INDEX)
+    if own not in (OCI_INDEX, DOCKER_LIST):
+        raise ContentError(f"index.json: {printable(repr(own), 100)} is not the media type of an index")
+    return parse_manifest(content, own, "index.json").manifests
 
 
 def _check_version(files: Files) -> None:
@@ -150,7 +155,7 @@ def read_small(content: FileContent | SliceContent, where: str) -> bytes:
 
 
 def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
-    matching = [entry for entry in entries if name is None or any(same_name(n, name) for n in _names(entry))]
+    matching = [entry for entry in entries if name is None or any(same_name(n, name) for n in entry_names(entry))]
     # Several names for one image are several entries with the same digest.
     chosen = {entry.digest: entry for entry in matching}
     if len(chosen) == 1:
@@ -159,7 +164,7 @@ def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
         raise ContentError("index.json: has no entry, so there is nothing to push")
     if matching and name is not None:
         raise ContentError(f"index.json: {len(chosen)} different entries are named {printable(repr(name), 100)}")
-    names = list(dict.fromkeys(_names(entry)[-1] for entry in entries if _names(entry)))
+    names = list(dict.fromkeys(entry_names(entry)[-1] for entry in entries if entry_names(entry)))
     if name is not None:
         raise ContentError(
             f"index.json: no entry is named {printable(repr(name), 100)}; there are: {listed_names(names)}"
@@ -167,7 +172,7 @@ def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
     raise ContentError(f"index.json: has {len(chosen)} entries; choose one as SOURCE:NAME, of: {listed_names(names)}")
 
 
-def _names(entry: Descriptor) -> list[str]:
+def entry_names(entry: Descriptor) -> list[str]:
     """What an entry is called: by the image-spec, and by docker, whose name says more."""
     return [entry.annotations[key] for key in (REF_NAME, DOCKER_NAME) if key in entry.annotations]
 

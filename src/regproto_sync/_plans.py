@@ -268,7 +268,7 @@ def plan_many(
         if not isinstance(source, ImageSource):
             # Once for all references of its: standard input can't be read twice.
             path = os.fspath(source)
-            source = opened[path] = opened.get(path) or open_source(source)
+            source = opened[path] = opened.get(path) or open_source(source, sparse=sparse)
         plans.append(
             plan_source(
                 source,

@@ -27,7 +27,9 @@ from regproto._errors import printable
 from regproto._reference import check_tag
 from regproto_sync._archive import Archive, open_archive
 from regproto_sync._docker_archive import DockerImage, open_docker_archive
+from regproto_sync._docker_layout import open_docker_layout
 from regproto_sync._image import ImageSource, altered
+from regproto_sync._image import verify as verify_content
 from regproto_sync._layers import Compression, compressed, compressing_push
 from regproto_sync._layout import layout_of, open_layout
 from regproto_sync._notation import Form, parse_source
@@ -97,7 +99,7 @@ class Planned:
         return error
 
 
-def open_source(source: str | os.PathLike[str] | ImageSource) -> ImageSource:
+def open_source(source: str | os.PathLike[str] | ImageSource, *, sparse: bool = False) -> ImageSource:
     """The image that `source` names.
 
     A folder is read as an OCI layout; a file as an archive, which holds an OCI layout or is what `docker save` writes.
@@ -106,6 +108,8 @@ def open_source(source: str | os.PathLike[str] | ImageSource) -> ImageSource:
         source: a path, as a string also `PATH:NAME`, skopeo's `oci:PATH[:NAME]`, `oci-archive:PATH[:NAME]` and
             `docker-archive:PATH[:NAME]`, and `-` in the place of the path for an archive on standard input.
             What is an image already is returned as it is.
+        sparse: an index of which an archive has only some images is wanted as it is. By default, where a manifest.json
+            says which of them was saved, that one is.
 
     Raises:
         SourceNotFound: there is nothing at the path.
@@ -118,21 +122,26 @@ def open_source(source: str | os.PathLike[str] | ImageSource) -> ImageSource:
         assert found.path is not None
         return open_layout(found.path, found.image)
     archive = open_archive(found.path)
-    if _is_docker(archive, found.form):
+    if found.form is Form.OCI_ARCHIVE:
+        return layout_of(archive, found.image)
+    if found.form is Form.DOCKER_ARCHIVE:
         return open_docker_archive(archive, found.image)
-    return layout_of(archive, found.image)
+    return _open_any(archive, found.image, sparse)
 
 
-def _is_docker(archive: Archive, form: Form) -> bool:
-    """True if an archive is to be read by its manifest.json."""
-    if form is Form.OCI_ARCHIVE or "index.json" in archive.members:
-        return False
-    if form is Form.ANY and "manifest.json" not in archive.members:
-        raise ContentError(
-            f"{archive.name}: is neither an OCI layout (oci-layout, index.json, blobs) nor what docker save writes "
-            "(manifest.json)"
-        )
-    return True
+def _open_any(archive: Archive, name: str | None, sparse: bool) -> ImageSource:
+    """An image of an archive whose form nobody told."""
+    match "index.json" in archive.members, "manifest.json" in archive.members:
+        case True, True:
+            return open_docker_layout(archive, name, sparse=sparse)
+        case True, False:
+            return layout_of(archive, name)
+        case False, True:
+            return open_docker_archive(archive, name)
+    raise ContentError(
+        f"{archive.name}: is neither an OCI layout (oci-layout, index.json, blobs) nor what docker save writes "
+        "(manifest.json)"
+    )
 
 
 def plan_source(
@@ -160,7 +169,7 @@ def plan_source(
     target, url, named = target_of(reference, tags, plain_http)
     mounts = [mount_source(text, target.registry) for text in mount_from]
     how = Compression.of(compression, level, spool)
-    image = open_source(source)
+    image = open_source(source, sparse=sparse)
     if how is not None:
         if not isinstance(image, DockerImage):
             raise ContentError(
@@ -175,8 +184,8 @@ def plan_source(
     push = image.plan(
         target.repository, tags=named, mount_from=mounts, nondistributable=nondistributable, sparse=sparse
     )
-    if verify and (damaged := altered(push, image)) is not None:
-        raise damaged
+    if verify:
+        verify_content(push, image)
     return Planned(registry_url=url, reference=target, push=push, source=image)
 
 
