@@ -9,114 +9,30 @@ import io
 import json
 import lzma
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
 import regproto_sync
 import regproto_trio
-from archives import DockerSave, plain_layer, tar_bytes
+from archives import OCI_LAYER, DockerSave, Json, Saved, diff_ids, path_of, plain_layer
 from regproto import ContentError, Digest, Push, PushResult
-from regproto._content import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from regproto._content import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST
 from regproto.testing import FakeRegistry
 from regproto_sync import Server, image_of
 from regproto_sync._source import plan_source
 
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 IN_TOTO = "application/vnd.in-toto+json"
 TARS = [plain_layer(n) for n in range(3)]
 
-Json = dict[str, Any]
-
 
 def plan(source: Any, **options: Any) -> Push:
     return plan_source(source, "registry.example/app:1", **options).push
-
-
-def diff_ids(layers: Sequence[bytes]) -> list[str]:
-    return [str(Digest.of(layer)) for layer in layers]
-
-
-@attrs.define
-class Saved:
-    """An archive of blobs with an index.json, a manifest.json, or both."""
-
-    blobs: dict[str, bytes] = attrs.field(factory=dict)
-    listed: list[Json] = attrs.field(factory=list)
-    """Of index.json."""
-    saved: list[Json] = attrs.field(factory=list)
-    """Of manifest.json."""
-
-    def blob(self, content: bytes, media_type: str) -> Json:
-        digest = Digest.of(content)
-        self.blobs[f"blobs/sha256/{digest.hex}"] = content
-        return {"mediaType": media_type, "digest": str(digest), "size": len(content)}
-
-    def json(self, content: Json, media_type: str) -> Json:
-        return self.blob(json.dumps(content).encode(), media_type)
-
-    def image(
-        self,
-        layers: Sequence[bytes],
-        *names: str,
-        ids: object = None,
-        types: Sequence[str] = (),
-        saved: bool = True,
-        config_type: str = OCI_CONFIG,
-        config: object = None,
-        order: Sequence[int] = (),
-    ) -> Json:
-        """Adds an image; returns its descriptor. `order`: of the layers in its manifest."""
-        rootfs = {"type": "layers", "diff_ids": diff_ids(layers) if ids is None else ids}
-        fields = {"os": "linux", "architecture": "amd64", "rootfs": rootfs} if config is None else config
-        described = self.json(fields, config_type)  # type: ignore[arg-type]
-        kinds = [*types, *[OCI_LAYER] * (len(layers) - len(types))]
-        parts = [self.blob(layer, kind) for layer, kind in zip(layers, kinds, strict=True)]
-        if saved:
-            paths = [path_of(part) for part in parts]
-            self.saved.append({"Config": path_of(described), "RepoTags": list(names) or None, "Layers": paths})
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": described,
-            "layers": [parts[n] for n in order] if order else parts,
-        }
-        return self.json(manifest, OCI_MANIFEST)
-
-    def index(self, children: Sequence[Json]) -> Json:
-        return self.json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(children)}, OCI_INDEX)
-
-    def list(self, described: Json, name: str = "") -> Json:
-        """Lists something in index.json, as docker does."""
-        tag = {"org.opencontainers.image.ref.name": name.rpartition(":")[2]}
-        names = {"annotations": {"io.containerd.image.name": f"docker.io/library/{name}", **tag}} if name else {}
-        self.listed.append({**described, **names})
-        return described
-
-    def without(self, described: Json) -> Json:
-        """Takes a blob out."""
-        del self.blobs[path_of(described)]
-        return described
-
-    def write(self, path: Path, files: str = "both") -> Path:
-        members = dict(self.blobs)
-        if files != "manifest.json":
-            members["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
-            members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": self.listed}).encode()
-        if files != "index.json":
-            members["manifest.json"] = json.dumps(self.saved).encode()
-        path.write_bytes(tar_bytes(members.items()))
-        return path
-
-
-def path_of(described: Json) -> str:
-    return f"blobs/sha256/{described['digest'].removeprefix('sha256:')}"
 
 
 # --- index.json and manifest.json -------------------------------------------------------------------------------

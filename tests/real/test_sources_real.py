@@ -160,7 +160,7 @@ def test_docker_archives(
 
     image = f"{registry.address}/{repository}/second:1.0"
     digest = push(f"docker-archive:{tmp_path}/image.tar", image)
-    content = in_source(f"{tmp_path}/image.tar")
+    content = in_source(f"docker-archive:{tmp_path}/image.tar")
     assert by_http(registry.address, f"{repository}/second", "1.0") == content
     plain_layers = LAYER_TAR in content[digest].decode()
     assert plain_layers == (make in (docker_by_skopeo, docker_by_crane_legacy))
