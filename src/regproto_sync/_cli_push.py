@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     add_compression_options(push, None)
     add_registry_options(push)
     push.add_argument("--allow-nondistributable", action="store_true", help="send non-distributable layers too")
-    push.add_argument("--verify", action="store_true", help="digest all layers before anything is sent")
+    push.add_argument("--verify", action="store_true", help="read and compare all layers before anything is sent")
     push.add_argument("--sparse", action="store_true", help="leave out children of an index that SOURCE lacks")
     push.add_argument(
         "--resume", action="store_true", help="go on where this same command was stopped, even by a crash or power cut"

@@ -18,7 +18,6 @@ from regproto._content import (
     MANIFEST_TYPES,
     NONDISTRIBUTABLE_TYPES,
     Descriptor,
-    ManifestInfo,
     parse_manifest,
 )
 from regproto._errors import ContentError, printable
@@ -27,15 +26,27 @@ from regproto_sync._archive import Archive
 from regproto_sync._content import SliceContent
 from regproto_sync._docker_archive import SavedImage, find_saved, number_of, open_saved, saved_images
 from regproto_sync._image import ImageSource, named
-from regproto_sync._layout import Layout, entry_names, layout_entries, listed_names, same_name
+from regproto_sync._layout import NAMES_SHOWN_MAX, Layout, entry_names, layout_entries, listed_names, same_name
+
+Parts = tuple[SliceContent | None, ...]
+"""The members of the archive that an image's layers are; None: one is not here."""
 
 
 @attrs.frozen(kw_only=True)
+class _Found:
+    """An image manifest of the layout."""
+
+    descriptor: Descriptor
+    config: SliceContent | None
+    layers: Parts
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class _Root:
     """An entry of index.json."""
 
     layout: Layout
-    images: tuple[tuple[Descriptor, ManifestInfo], ...]
+    images: tuple[_Found, ...]
     """The image manifests that it is, or that are below it, as far as they are here."""
     whole: bool
     """All that is below it is here."""
@@ -44,20 +55,17 @@ class _Root:
     def is_index(self) -> bool:
         return self.layout.root.media_type in INDEX_TYPES
 
-    def find(self, archive: Archive, saved: SavedImage) -> tuple[Descriptor, ManifestInfo] | None:
-        """The manifest of an image that manifest.json lists: one with the same config, of them one with its layers."""
-        config = find_saved(archive, saved.config)
-        found = [image for image in self.images if _is_config(archive, self.layout, image[1], config)]
-        return next((image for image in found if self.has_layers(archive, image[1], saved)), next(iter(found), None))
 
-    def has_layers(self, archive: Archive, info: ManifestInfo, saved: SavedImage) -> bool:
-        """True if a manifest names the same layers in the same order: the same members of the archive."""
-        here = [archive.find(self.layout.where(layer.digest)) for layer in info.layers]
-        return here == [find_saved(archive, path) for path in saved.layers]
+@attrs.frozen(kw_only=True)
+class _Pair:
+    """An image that is to be pushed, in one of the two files or in both."""
 
-
-def _is_config(archive: Archive, layout: Layout, info: ManifestInfo, config: SliceContent) -> bool:
-    return info.config is not None and archive.find(layout.where(info.config.digest)) == config
+    saved: SavedImage | None = None
+    root: _Root | None = None
+    found: _Found | None = None
+    """The manifest with the config of `saved`."""
+    same: bool = False
+    """It has the layers of `saved` too."""
 
 
 def open_docker_layout(archive: Archive, name: str | None = None, *, sparse: bool = False) -> ImageSource:
@@ -73,54 +81,45 @@ def open_docker_layout(archive: Archive, name: str | None = None, *, sparse: boo
             about it; or something is missing, malformed or not what it has to be.
     """
     with named(archive.name):
-        saved = saved_images(archive)
-        roots = [_walk(Layout(files=archive, entry=entry)) for entry in _unlike(layout_entries(archive))]
-        pairs = [(each, _above(archive, roots, each)) for each in saved]
-        if name is None:
-            chosen, root = _only(archive, pairs, roots)
-        else:
-            chosen, root = _named(archive, name, pairs, roots)
-        return _open(archive, chosen, root, sparse)
+        roots = _walk(archive)
+        pairs = _pairs(archive, saved_images(archive), roots)
+        return _open(archive, _only(pairs, roots) if name is None else _named(name, pairs, roots), sparse)
 
 
-Pair = tuple[SavedImage, _Root | None]
-"""An image of manifest.json, and the entry of index.json that it is below."""
-Choice = tuple[SavedImage | None, _Root | None]
-"""An image that is to be pushed, in one of the two files or in both."""
-
-
-def _unlike(entries: Sequence[Descriptor]) -> list[Descriptor]:
-    """Several names for one image are several entries with the same digest; the first of each."""
-    return list({entry.digest: entry for entry in reversed(entries)}.values())[::-1]
-
-
-def _walk(layout: Layout) -> _Root:
-    images: list[tuple[Descriptor, ManifestInfo]] = []
-    whole = True
-    waiting = [(layout.root, 1)]
-    seen = set()
-    while waiting:
-        descriptor, depth = waiting.pop()
-        if descriptor.digest in seen:
-            continue
-        seen.add(descriptor.digest)
-        if depth > MANIFEST_MAX_DEPTH or len(seen) > MANIFESTS_MAX:
-            raise ContentError(f"{layout.root.digest}: is nested too deep, or has too many manifests")
-        content = descriptor.data if descriptor.data is not None else layout.read_manifest(descriptor)
-        if content is None:
-            whole = False
-            continue
-        info = parse_manifest(content, descriptor.media_type, str(descriptor.digest))
-        if not info.is_index:
-            images.append((descriptor, info))
-        blobs = [*([info.config] if info.config else []), *info.layers]
-        for child in info.manifests:
-            if child.media_type in MANIFEST_TYPES | INDEX_TYPES:
-                waiting.append((child, depth + 1))
-            else:
-                blobs.append(child)
-        whole = whole and all(_is_here(layout, blob) for blob in blobs)
-    return _Root(layout=layout, images=tuple(images), whole=whole)
+def _walk(archive: Archive) -> list[_Root]:
+    """The entries of index.json, several names for one image as one, and what is below them."""
+    entries = {entry.digest: entry for entry in reversed(layout_entries(archive))}
+    roots: list[_Root] = []
+    count = 0
+    for entry in reversed(entries.values()):
+        layout = Layout(files=archive, entry=entry)
+        images: list[_Found] = []
+        whole = True
+        waiting, seen = [(entry, 1)], set()
+        while waiting:
+            descriptor, depth = waiting.pop()
+            if descriptor.digest in seen:
+                continue
+            seen.add(descriptor.digest)
+            count += 1
+            if depth > MANIFEST_MAX_DEPTH or count > MANIFESTS_MAX:
+                limits = f"nested over {MANIFEST_MAX_DEPTH} deep, or over {MANIFESTS_MAX} manifests"
+                raise ContentError(f"index.json: {limits}")
+            content = descriptor.data if descriptor.data is not None else layout.read_manifest(descriptor)
+            if content is None:
+                whole = False
+                continue
+            info = parse_manifest(content, descriptor.media_type, str(descriptor.digest))
+            below = MANIFEST_TYPES | INDEX_TYPES
+            waiting += [(each, depth + 1) for each in info.manifests if each.media_type in below]
+            blobs = [each for each in info.manifests if each.media_type not in below]
+            if info.config is not None:
+                blobs += [info.config, *info.layers]
+                config, *layers = (archive.find(layout.where(each.digest)) for each in blobs)
+                images.append(_Found(descriptor=descriptor, config=config, layers=tuple(layers)))
+            whole = whole and all(_is_here(layout, blob) for blob in blobs)
+        roots.append(_Root(layout=layout, images=tuple(images), whole=whole))
+    return roots
 
 
 def _is_here(layout: Layout, blob: Descriptor) -> bool:
@@ -129,81 +128,105 @@ def _is_here(layout: Layout, blob: Descriptor) -> bool:
     return layout.find_content(blob) is not None
 
 
-def _above(archive: Archive, roots: Sequence[_Root], saved: SavedImage) -> _Root | None:
-    return next((root for root in roots if root.find(archive, saved) is not None), None)
+def _pairs(archive: Archive, saved: Sequence[SavedImage], roots: Sequence[_Root]) -> list[_Pair]:
+    """The images of manifest.json, each with what index.json has of it: the same members of the archive."""
+    by_config: dict[SliceContent | None, tuple[_Root, _Found]] = {}
+    by_all: dict[tuple[SliceContent | None, Parts], tuple[_Root, _Found]] = {}
+    for root in roots:
+        for found in root.images:
+            by_config.setdefault(found.config, (root, found))
+            by_all.setdefault((found.config, found.layers), (root, found))
+    pairs = []
+    for each in saved:
+        config = find_saved(archive, each.config)
+        same = by_all.get((config, tuple(find_saved(archive, path) for path in each.layers)))
+        here = same or by_config.get(config)
+        if here is None:
+            pairs.append(_Pair(saved=each))
+        else:
+            pairs.append(_Pair(saved=each, root=here[0], found=here[1], same=same is not None))
+    return pairs
 
 
-def _only(archive: Archive, pairs: Sequence[Pair], roots: Sequence[_Root]) -> Choice:
+def _images(pairs: Sequence[_Pair]) -> dict[object, _Pair]:
+    """The pairs without those that are there twice."""
+    return {(pair.saved.config, pair.saved.layers): pair for pair in reversed(pairs) if pair.saved is not None}
+
+
+def _only(pairs: Sequence[_Pair], roots: Sequence[_Root]) -> _Pair:
     """The only image there is."""
-    reached = {root.layout.root.digest for _, root in pairs if root is not None}
-    if any(root is None for _, root in pairs) or len(reached) < len(roots):
-        raise _disagreement("which images there are", [saved for saved, _ in pairs], roots)
+    reached = {id(pair.root) for pair in pairs}
+    if any(pair.root is None for pair in pairs) or len(reached) < len(roots):
+        raise _disagreement("which images there are", pairs, roots)
     if not pairs:
         raise ContentError("index.json and manifest.json: have no image, so there is nothing to push")
-    if len({(saved.config, saved.layers) for saved, _ in pairs}) == 1:
+    if len(_images(pairs)) == 1:
         return pairs[0]
     if len(roots) == 1 and roots[0].whole:
-        return None, roots[0]
-    names = _names([saved for saved, _ in pairs], roots)
+        return _Pair(root=roots[0])
     raise ContentError(
-        f"manifest.json: has {len(pairs)} images; choose one as SOURCE:NAME or SOURCE:@N (from 0), of: {names}"
+        f"manifest.json: has {len(pairs)} images; choose one as SOURCE:NAME or SOURCE:@N (from 0), of: "
+        f"{_names(pairs, roots)}"
     )
 
 
-def _named(archive: Archive, name: str, pairs: Sequence[Pair], roots: Sequence[_Root]) -> Choice:
+def _named(name: str, pairs: Sequence[_Pair], roots: Sequence[_Root]) -> _Pair:
     """The image with this name, in either of the two files."""
-    number = number_of(name)
-    shown = printable(repr(name), 100)
+    number, shown = number_of(name), printable(repr(name), 100)
     if number is not None:
         if number < len(pairs):
             return pairs[number]
         raise ContentError(f"manifest.json: has {len(pairs)} images, so there is no {shown}; the first is '@0'")
-    found = {(s.config, s.layers): (s, root) for s, root in pairs if any(same_name(each, name) for each in s.names)}
+    saved = [pair for pair in pairs if pair.saved and any(same_name(each, name) for each in pair.saved.names)]
+    found = list(_images(saved).values())
     listed = [root for root in roots if any(same_name(each, name) for each in entry_names(root.layout.root))]
     if len(found) > 1 or len(listed) > 1:
-        raise ContentError(
-            f"index.json and manifest.json: {max(len(found), len(listed))} different images are named {shown}"
-        )
+        count = max(len(found), len(listed))
+        raise ContentError(f"index.json and manifest.json: {count} different images are named {shown}")
+    if found and listed and found[0].root is not listed[0]:
+        raise _disagreement(f"which image {shown} is", found, listed)
     if found:
-        [(saved, root)] = found.values()
-        if listed and listed[0] is not root:
-            raise _disagreement(f"which image {shown} is", [saved], listed)
-        return saved, root
+        return found[0]
     if not listed:
-        names = _names([saved for saved, _ in pairs], roots)
-        raise ContentError(f"index.json and manifest.json: no image is named {shown}; there are: {names}")
-    below = {(saved.config, saved.layers): saved for saved, root in pairs if root is listed[0]}
-    return (next(iter(below.values())) if len(below) == 1 else None), listed[0]
+        raise ContentError(
+            f"index.json and manifest.json: no image is named {shown}; there are: {_names(pairs, roots)}"
+        )
+    below = list(_images([pair for pair in pairs if pair.root is listed[0]]).values())
+    return below[0] if len(below) == 1 else _Pair(root=listed[0])
 
 
-def _open(archive: Archive, saved: SavedImage | None, root: _Root | None, sparse: bool) -> ImageSource:
+def _open(archive: Archive, pair: _Pair, sparse: bool) -> ImageSource:
+    saved, root, found = pair.saved, pair.root, pair.found
     if root is None:
         assert saved is not None
         return open_saved(archive, saved)
-    found = root.find(archive, saved) if saved is not None else None
     if saved is None or found is None:
         return root.layout
-    descriptor, info = found
-    same = root.has_layers(archive, info, saved)
     if root.is_index and (root.whole or sparse):
-        if not same:
-            raise _disagreement("the layers of an image", [saved], [root])
+        if not pair.same:
+            raise _disagreement("the layers of an image", [pair], [root])
         return root.layout
-    return attrs.evolve(root.layout, entry=descriptor) if same else open_saved(archive, saved)
+    return attrs.evolve(root.layout, entry=found.descriptor) if pair.same else open_saved(archive, saved)
 
 
-def _disagreement(about: str, saved: Sequence[SavedImage], roots: Sequence[_Root]) -> ContentError:
-    in_index = listed_names([each for root in roots for each in entry_names(root.layout.root)[-1:]])
-    in_manifest = listed_names([each for image in saved for each in image.names])
+def _disagreement(about: str, pairs: Sequence[_Pair], roots: Sequence[_Root]) -> ContentError:
     return ContentError(
-        f"index.json and manifest.json disagree about {about}: index.json has {len(roots)} ({in_index}), "
-        f"manifest.json {len(saved)} ({in_manifest}); choose one as SOURCE:NAME, or as SOURCE:@N the Nth of "
-        "manifest.json, from 0, or have one of the files read alone: oci-archive:SOURCE, docker-archive:SOURCE"
+        f"index.json and manifest.json disagree about {about}: index.json has {len(roots)} "
+        f"({listed_names(_index_names(roots))}), manifest.json {len(pairs)} ({listed_names(_saved_names(pairs))}); "
+        "choose one as SOURCE:NAME, or as SOURCE:@N the Nth of manifest.json, from 0, or have one of the files read "
+        "alone: oci-archive:SOURCE, docker-archive:SOURCE"
     )
 
 
-def _names(saved: Sequence[SavedImage], roots: Sequence[_Root]) -> str:
-    names = [each for image in saved for each in image.names]
-    listed = [each for root in roots for each in entry_names(root.layout.root)[-1:]]
-    names += [each for each in listed if not any(same_name(each, other) for other in names)]
-    return listed_names(list(dict.fromkeys(names)))
+def _names(pairs: Sequence[_Pair], roots: Sequence[_Root]) -> str:
+    names = _saved_names(pairs)[: NAMES_SHOWN_MAX + 1]
+    more = _index_names(roots)[: NAMES_SHOWN_MAX + 1]
+    return listed_names([*names, *(each for each in more if not any(same_name(each, other) for other in names))])
+
+
+def _saved_names(pairs: Sequence[_Pair]) -> list[str]:
+    return list(dict.fromkeys(each for pair in pairs if pair.saved is not None for each in pair.saved.names))
+
+
+def _index_names(roots: Sequence[_Root]) -> list[str]:
+    return list(dict.fromkeys(each for root in roots for each in entry_names(root.layout.root)[-1:]))

@@ -59,7 +59,8 @@ async def push(
             block.
         nondistributable: send non-distributable (foreign) layers too.
         sparse: leave out an index's children that the source does not have.
-        verify: read and digest all layers before anything is sent. Otherwise a damaged one is found by the registry.
+        verify: read all layers before anything is sent, and compare them with their digests and the `diff_ids` of
+            configs. Otherwise a damaged one is found by the registry.
         compression: `gzip`, `zstd` or `none`, of the plain layers of what `docker save` writes, while they are sent.
             Such layers are not looked for or mounted, and can't be sent again after a fault.
         level: of the compression; None: its usual one.
