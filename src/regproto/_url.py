@@ -29,7 +29,8 @@ _PARTS: Final = re.compile(
 )
 _ROOT: Final = re.compile(r"[^:/?#]+://[^/?#]*")
 _SITE: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?", re.IGNORECASE
+    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?",
+    re.IGNORECASE | re.ASCII,  # else a long s and the Kelvin sign count as letters
 )
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]+")
 _USERINFO: Final = re.compile(r"^((?:[^:/?#@]+:)?//)?[^/?#]*@")
@@ -96,21 +97,21 @@ def base_url(text: str) -> str:
 def check_origin(base: str, url: str, trust: Callable[[str], bool] | None) -> None:
     """Whether a registry at `base` may send us to `url` (a Location, a redirect, a token realm).
 
-    Its own host is fine on any port. Elsewhere, what only this machine or its network can reach is refused,
-    so that a registry can't use us to reach it: address literals that are not global, in any spelling, and
-    `localhost` names. (What other names resolve to is not known here.) The rest is `trust`'s to decide,
-    if that is given.
+    On another host, what only this machine or its network can reach is refused, so that a registry can't use us to
+    reach it: address literals that are not global, in any spelling, and `localhost` names. (What other names resolve
+    to is not known here.) Every other origin but the registry's own (scheme, host and port) is `trust`'s to decide;
+    without that it is fine.
 
     Raises:
         RemoteProtocolError: refused, and why.
     """
-    base_scheme, base_host, _ = _site_of(base)
-    scheme, host, port = _site_of(url)
+    own = base_scheme, base_host, _ = _site_of(base)
+    site = scheme, host, port = _site_of(url)
     if (base_scheme, scheme) == ("https", "http"):
         raise RemoteProtocolError(f"{base_host} sends us from https to plain http, at {shown(url)!r}")
-    if host == base_host:
+    if site == own:
         return
-    if _is_internal(host):
+    if host != base_host and _is_internal(host):
         raise RemoteProtocolError(
             f"{base_host} sends us to {shown(url)!r}, an address of a private network or this machine"
         )
