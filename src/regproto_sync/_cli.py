@@ -9,13 +9,22 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Sequence
+from typing import NoReturn
 
 import regproto
+from regproto._errors import escaped
 from regproto_sync import _cli_artifact, _cli_attach, _cli_image, _cli_push, _cli_serve, _cli_tag
 from regproto_sync._cli_run import CODES_HELP, INTERRUPTED, MISUSE, Misuse
 from regproto_sync._output import say
 
 COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors quote arguments, which may be anything."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +52,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="regproto", description="Push container images to registries.", epilog=CODES_HELP, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"regproto {regproto.__version__}")

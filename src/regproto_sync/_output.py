@@ -1,4 +1,7 @@
-"""What the command tells: lines for people on standard error, or JSON on standard output; the result last."""
+"""What the command tells: lines for people on standard error, or JSON on standard output; the result last.
+
+Errors and notices are printable by themselves. Here everything is escaped once more, whoever made it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import attrs
 
 from regproto import Notice, PushResult, Reference, RegistryError, RegprotoError, Status
+from regproto._errors import escaped
 
 if TYPE_CHECKING:
     from regproto_sync._live import LiveView
@@ -21,14 +25,15 @@ _SHORT_DIGEST: Final = len("sha256:") + 12
 
 def say(text: str) -> None:
     """A line for people, on standard error."""
-    _print(text, sys.stderr)
+    _print(escaped(text), sys.stderr)
 
 
 def _print(text: str, stream: TextIO | None) -> None:
     if stream is None:  # closed before the command began
         return
+    encoding = stream.encoding or "utf-8"
     try:
-        print(text, file=stream, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError as error:
         if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
             say(f"regproto: standard output: {error.strerror}")
@@ -76,7 +81,7 @@ class Output:
             del fields["error"]
             emit("result", {**fields, "reference": name})
         else:
-            _print(name, sys.stdout)
+            show(name)
 
     def failed(self, error: RegprotoError) -> None:
         """Ends with the error: one message, on standard error in any case."""
@@ -108,12 +113,13 @@ def _live_view() -> LiveView | None:
 
 def show(text: str) -> None:
     """A line of the result, on standard output."""
-    _print(text, sys.stdout)
+    _print(escaped(text), sys.stdout)
 
 
 def emit(event: str, fields: dict[str, Any]) -> None:
     """One JSON object on standard output."""
-    _print(json.dumps({"event": event, **fields}), sys.stdout)
+    text = json.dumps({"event": event, **fields})  # ASCII, and of its control characters only one is not escaped
+    _print(text.replace("\x7f", "\\u007f"), sys.stdout)
 
 
 def plain(message: attrs.AttrsInstance) -> dict[str, Any]:
