@@ -35,14 +35,13 @@ def check(scenario: Scenario, run: RunSession) -> list[str]:
         elsewhere.lock = server.lock
         names = scenario.names(registry=server.url, elsewhere=elsewhere.url)
         player = server.registry = elsewhere.registry = Player(scenario, names)
-        outcome = play(scenario, run, make_session(scenario, server.url), player)
+        outcome = play(scenario, run, make_session(scenario, names), player)
     return differences(scenario, outcome, names)
 
 
-def make_session(scenario: Scenario, url: str) -> Session:
-    """The session of a scenario, with a registry at `url`."""
-    names = scenario.names(registry=url)
-    return Session(url, make_config(scenario.config, names), seed=1, now=time.monotonic())
+def make_session(scenario: Scenario, names: Names) -> Session:
+    """The session of a scenario, with the registry that `names` has."""
+    return Session(names.registry, make_config(scenario.config, names), seed=1, now=time.monotonic())
 
 
 def play(scenario: Scenario, run: RunSession, session: Session, player: Player) -> Outcome:

@@ -11,6 +11,7 @@ import pytest
 from core import LOST, PASS, Play, Say, always, header, refuse, say
 from pushes import REPO, described, image
 from regproto import (
+    ContentError,
     Descriptor,
     Digest,
     InvalidReference,
@@ -135,6 +136,12 @@ def test_a_tag_on_something_unknown(body: bytes) -> None:
 def test_malformed_references_are_refused_at_once(reference: str) -> None:
     with pytest.raises(InvalidReference):
         asked(Resolve(reference=reference))
+
+
+@pytest.mark.parametrize("artifact_type", ["\udcff/x", "a b/c", "x"])
+def test_an_artifact_type_that_is_none(artifact_type: str) -> None:
+    with pytest.raises(ContentError, match="not a media type"):
+        asked(ListReferrers(subject=IMAGE.digest, artifact_type=artifact_type))
 
 
 # --- referrers --------------------------------------------------------------------------------------------------

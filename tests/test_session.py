@@ -140,6 +140,12 @@ def test_headers_of_every_request() -> None:
     assert [send.id for send in play.sends] == sorted({send.id for send in play.sends})
 
 
+@pytest.mark.parametrize("agent", ["me/1\r\nX: y", "mé/1", "me\0", "\udcff"])
+def test_a_user_agent_that_no_header_can_carry(agent: str) -> None:
+    with pytest.raises(LocalProtocolError, match="user_agent must be printable ASCII"):
+        Config(user_agent=agent)
+
+
 def test_cookies_are_never_kept() -> None:
     play = Play({"HEAD tag": [say(404, Set_Cookie="sid=1; Path=/")]})
     play.run(WHOLE.push("1.0"))

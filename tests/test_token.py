@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import traceback
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -185,6 +186,40 @@ def test_a_registry_token_that_is_not_accepted() -> None:
 def test_a_broken_keychain() -> None:
     result = bearer(keychain_error="docker-credential-x: not found").run(PUSH)
     assert isinstance(result.error, AuthenticationError) and "docker-credential-x: not found" in str(result.error)
+
+
+@pytest.mark.parametrize("broken", ["\udce9", "\ud800", "\r\nX-Injected: 1", "\n", "\0", "\x1b", "\x7f"])
+@pytest.mark.parametrize("field", ["username", "password", "identity_token", "registry_token"])
+@pytest.mark.parametrize("auth", [Auth.BASIC, Auth.BEARER])
+def test_credentials_that_no_request_can_carry(auth: Auth, field: str, broken: str) -> None:
+    keychain = {**USER, field: f"s3cret-{broken}-pa55"}
+    play = Play(auth=auth, keychain=keychain, users={"ann": "s3cret"}, anonymous_tokens=False)
+    result = play.run(PUSH)
+    error = result.error
+    assert isinstance(error, AuthenticationError) and "characters that can't be sent" in str(error)
+    assert play.names == ["POST blob"], "nothing is asked with them"
+    shown = "".join(traceback.format_exception(error)) + repr(result) + repr(play.notices) + repr(play.session)
+    assert "s3cret" not in shown and "pa55" not in shown
+    assert error.__cause__ is error.__context__ is None
+
+
+@pytest.mark.parametrize("text", ["non-ascii-é", "two words"])
+def test_a_registry_token_that_is_none(text: str) -> None:
+    play = Play(auth=Auth.BEARER, keychain={"registry_token": text})
+    assert "the registry token holds characters" in str(play.run(PUSH).error)
+
+
+def test_users_and_passwords_in_any_language() -> None:
+    user = {"username": "jürgen", "password": "größer 日本 😀"}
+    options = {"users": {user["username"]: user["password"]}, "anonymous_tokens": False}
+    for auth in (Auth.BASIC, Auth.BEARER):
+        assert Play(auth=auth, keychain=user, **options).run(PUSH).outcome is PushOutcome.PUSHED
+
+
+def test_a_challenge_that_is_no_text() -> None:
+    play = Play({"POST blob": [challenge(f'Bearer realm="{REALM}",service="a\udcffb"')], "GET token": [token("t")]})
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+    assert "service=a%3Fb&" in play.sent("GET token")[0].url
 
 
 @pytest.mark.parametrize(
@@ -399,6 +434,17 @@ def test_trust_is_asked_about_the_realm() -> None:
     config = Config(trust_origin=lambda origin: origin != "https://auth.example:443")
     result = Play({"POST blob": [challenge(f'Bearer realm="{REALM}"')]}, config=config).run(PUSH)
     assert isinstance(result.error, AuthenticationError) and "not trusted" in str(result.error)
+
+
+@pytest.mark.parametrize("realm", ["http://127.0.0.1:5001/token", "https://127.0.0.1:5000/token"])
+def test_trust_is_asked_about_a_realm_on_the_registrys_own_host(realm: str) -> None:
+    asked: list[str] = []
+    config = Config(trust_origin=lambda origin: bool(asked.append(origin)))
+    script = {"POST blob": [challenge(f'Bearer realm="{realm}"')]}
+    play = Play(script, base="http://127.0.0.1:5000", config=config, keychain=USER)
+    result = play.run(PUSH)
+    assert isinstance(result.error, AuthenticationError) and "not trusted" in str(result.error)
+    assert asked == [realm.removesuffix("/token")] and play.names == ["POST blob"] and not play.asked
 
 
 def test_credentials_go_to_the_realm_and_nowhere_else_when_it_redirects() -> None:

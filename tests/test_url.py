@@ -39,6 +39,7 @@ def test_origin_of(url: str, origin: str) -> None:
     + ["ftp://a", "javascript:alert(1)", "https://user@a", "https://user:pw@a", "https://@a", "https://a@b@c"]
     + ["https://a:0", "https://a:65536", "https://a:123456", "https://a:b", "https://a:-1", "https://a:1:2"]
     + ["https://a b", "https://a\\@b", "https://a%2eb", "https://bücher.example", "https://a\n", "https://a\x00"]
+    + ["http\u017f://a", "https://\u017fs.example", "https://\u212a.example"]
     + ["https://[::1", "https://[]", "https://[fe80::1%25eth0]", "https://[:::1]", "https://::1"],
 )
 def test_no_origin(url: str) -> None:
@@ -63,7 +64,8 @@ def test_base_url(text: str, base: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "registry.example", "registry.example:5000", "ftp://registry.example", "https://", "https:///"]
-    + ["https://a/v2/", "https://a//", "https://a?b", "https://a/?b", "https://a#b", "https://u:pw@a", "https://a:0"],
+    + ["https://a/v2/", "https://a//", "https://a?b", "https://a/?b", "https://a#b", "https://u:pw@a", "https://a:0"]
+    + ["http\u017f://a", "https://\u017fs.example", "https://\u212a.example"],
 )
 def test_base_url_refused(text: str) -> None:
     with pytest.raises(LocalProtocolError, match=r"expected https://host\[:port\]") as caught:
@@ -264,18 +266,28 @@ def test_no_origin_in_the_clear_after_https(host: str) -> None:
         _url.check_origin(BASE, f"http://{host}/x", lambda origin: True)
 
 
-def test_trust_is_asked_for_other_hosts_only() -> None:
+@pytest.mark.parametrize(
+    ("base", "url", "origin"),
+    [
+        (BASE, f"{BASE}:444/x", "https://registry.example:444"),
+        (BASE, "https://Storage.example/x?y", "https://storage.example:443"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5001/x", "http://127.0.0.1:5001"),
+        ("http://registry.example", "https://registry.example/x", "https://registry.example:443"),
+        ("http://registry.example:443", "https://registry.example/x", "https://registry.example:443"),
+    ],
+)
+def test_trust_is_asked_for_every_origin_but_the_registrys_own(base: str, url: str, origin: str) -> None:
     asked: list[str] = []
-
-    def trust(origin: str) -> bool:
-        asked.append(origin)
-        return origin == "https://storage.example:443"
-
-    _url.check_origin(BASE, f"{BASE}:444/x", trust)
-    _url.check_origin(BASE, "https://Storage.example/x?y", trust)
+    _url.check_origin(base, url, lambda origin: not asked.append(origin))
+    assert asked == [origin]
     with pytest.raises(RemoteProtocolError, match="not trusted"):
-        _url.check_origin(BASE, "https://evil.example:1/x", trust)
-    assert asked == ["https://storage.example:443", "https://evil.example:1"]
+        _url.check_origin(base, url, lambda origin: False)
+    _url.check_origin(base, url, None)
+
+
+@pytest.mark.parametrize("url", [f"{BASE}/x", f"{BASE}:443/x", "HTTPS://Registry.Example/x"])
+def test_trust_is_not_asked_for_the_registrys_own(url: str) -> None:
+    _url.check_origin(BASE, url, lambda origin: False)
 
 
 # --- endpoints and what is shown ----------------------------------------------------------------------------

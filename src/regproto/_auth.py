@@ -19,7 +19,7 @@ from regproto._errors import AuthenticationError, RegprotoError, RemoteProtocolE
 from regproto._headers import Challenge, parse_challenges
 from regproto._machine import Facts, Machine, Outcome, Verdict, members
 from regproto._messages import Credentials, NoCredentials, Response
-from regproto._token import TokenMachine, TokenState
+from regproto._token import TokenMachine, TokenState, unsendable
 from regproto._url import check_origin, origin_of, resolve, shown
 
 _O: Final = members(Outcome)
@@ -212,10 +212,9 @@ class Authorizer:
 
     def known(self, token: TokenMachine, answer: Credentials | NoCredentials) -> Verdict:
         """What the keychain's answer means to a token."""
+        wrong = unsendable(answer) if isinstance(answer, Credentials) else answer.error
+        if wrong:
+            return _O.DENIED, Facts(error=AuthenticationError(f"the credentials for {shown(self.base)}: {wrong}"))
         if isinstance(answer, Credentials):
             token.credentials = answer
-        elif answer.error:
-            return _O.DENIED, Facts(
-                error=AuthenticationError(f"the credentials for {shown(self.base)}: {answer.error}")
-            )
         return _O.KNOWN, None

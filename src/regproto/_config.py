@@ -44,6 +44,11 @@ def _refusals(_instance: object, attribute: attrs.Attribute[Any], value: frozens
         raise LocalProtocolError(f"{attribute.name}: {wrong} are not statuses of refusals (401 has its own way)")
 
 
+def _header_value(_instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if not value.isascii() or not value.isprintable():
+        raise LocalProtocolError(f"{attribute.name} must be printable ASCII: it is sent in a header")
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """What an embedder may choose. The defaults are meant for a registry across the internet."""
@@ -110,7 +115,9 @@ class Config:
     referrers_attempts: int = attrs.field(default=30, validator=_positive)
     """Writes, and looks, of one list before it is given up. In simulated races (benchmarks/simulated_races.py) none of
     20 or 100 sessions needed more than 5 writes; with what is waited in between, this bears a minute and more."""
-    user_agent: str = "regproto/0.1.0"
+    user_agent: str = attrs.field(default="regproto/0.1.0", validator=_header_value)
     trust_origin: Callable[[str], bool] | None = attrs.field(default=None, eq=False)
-    """Asked for each origin (`https://host:port`) a Location, redirect or realm leads to beside the registry's own;
-    False refuses it. None: every public host; private address literals are always refused."""
+    """Asked for each origin (`https://host:port`) that a Location, redirect, realm, page or kept upload leads to, but
+    for the registry's own; another port of its host is another origin, and so is https where it has http. False refuses
+    it. None: the registry's host on any port, and every public one. On another host, address literals of private
+    networks are always refused, and http after https everywhere."""

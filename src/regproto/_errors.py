@@ -12,8 +12,28 @@ ERROR_TEXT_MAX = 2_000
 """Characters of a registry's own words that are kept: enough for a handful of errors, too few to flood a terminal."""
 
 
+def escaped(text: str) -> str:
+    """`text` as one line that is safe to print on a terminal: control and format characters, line breaks and lone
+    surrogates are escaped. What is escaped already stays as it is."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable(text: str, limit: int = ERROR_TEXT_MAX) -> str:
+    """`text` cut to `limit` characters, and `escaped`."""
+    return escaped(text) if len(text) <= limit else escaped(text[:limit]) + "…"
+
+
 class RegprotoError(Exception):
-    """The base of every error this package makes."""
+    """The base of every error this package makes.
+
+    Its text is one printable line, whatever went into it: names, headers and bodies are others', and an error ends up
+    on a terminal. It is escaped here, so that no message can forget it.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(escaped(str(arg)) for arg in args))
 
 
 class LocalProtocolError(RegprotoError):
@@ -64,9 +84,9 @@ class AuthenticationError(RegprotoError):
 class RegistryErrorDetail:
     """One entry of a registry's `errors` list (distribution-spec, "Error codes")."""
 
-    code: str
-    message: str = ""
-    detail: str = ""
+    code: str = attrs.field(converter=escaped)
+    message: str = attrs.field(default="", converter=escaped)
+    detail: str = attrs.field(default="", converter=escaped)
 
 
 class RegistryError(RegprotoError):
@@ -93,12 +113,3 @@ class RegistryError(RegprotoError):
 
 def _registry_error(message: str, status: int, errors: tuple[RegistryErrorDetail, ...]) -> RegistryError:
     return RegistryError(message, status=status, errors=errors)
-
-
-def printable(text: str, limit: int = ERROR_TEXT_MAX) -> str:
-    """`text` with control characters escaped and cut to `limit` characters, safe to print on a terminal."""
-    if len(text) <= limit and text.isprintable():
-        return text
-    cut = text[: limit + 1]
-    out = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut[:limit])
-    return out + "…" if len(cut) > limit else out

@@ -261,8 +261,9 @@ class Machine:
     """The last try met a kept-alive connection that the registry had closed; the next such counts as a fault."""
     delay_s: float = 0.0
     """How long the next request is to wait."""
-    redirect: tuple[Ask, str, int] | None = None
-    """A request to be made at another URL instead of a new one, and how many redirects led there."""
+    redirect: tuple[Ask, str, int, bool] | None = None
+    """A request to be made at another URL instead of a new one, how many redirects led there, and whether any of them
+    from one origin to another."""
     content_failed: bool = False
     """What failed is our own content, not the registry."""
     doomed: bool = False

@@ -14,7 +14,7 @@ import attrs
 
 from regproto._attachments import Found, Listed
 from regproto._content import Descriptor, Digest
-from regproto._errors import RegprotoError
+from regproto._errors import RegprotoError, escaped
 from regproto._plan import Blob, Manifest, Streamed
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -186,20 +186,20 @@ class Status(enum.Enum):
 @attrs.frozen(kw_only=True)
 class Notice:
     """News that nobody has to act on. Later news of the same subject replaces earlier news not yet polled, unless
-    that is of an upload that was resumed or restarted."""
+    that is of an upload that was resumed or restarted. Its texts are printable lines, as an error's are."""
 
     status: Status
-    subject: str
+    subject: str = attrs.field(converter=escaped)
     """The digest or tag this is about, a stream's key, or for `Status.PROGRESS` the push's repository; the registry's
     host where it is about none of these."""
-    media_type: str = ""
+    media_type: str = attrs.field(default="", converter=escaped)
     sent_bytes: int = 0
     """Of the present try: less than before when a try was taken back. For `Status.PROGRESS` what is complete of the
     whole push: what is there counts, found, mounted or sent, and what is being sent; each digest once."""
     size_bytes: int = 0
     """For `Status.PROGRESS` of everything the push brings: layers, configs and manifests. Of a stream what is known of
     it, so it grows until the stream has ended, and the push's total with it."""
-    text: str = ""
+    text: str = attrs.field(default="", converter=escaped)
     """For people: the reason of a retry, a warning's text, the repository mounted from, an uploaded stream's digest,
     why a push has failed."""
     delay_s: float = 0.0

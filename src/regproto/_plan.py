@@ -22,6 +22,7 @@ from regproto._content import (
     Descriptor,
     Digest,
     ManifestInfo,
+    check_media_type,
     parse_manifest,
 )
 from regproto._errors import ContentError, printable
@@ -200,6 +201,8 @@ class Push:
         for lookup in self.lookups:
             if isinstance(lookup, Resolve):
                 check_reference(lookup.reference)
+            elif lookup.artifact_type:
+                check_media_type(lookup.artifact_type, "artifact type")
         if self.tags and self.root is None and self.draft is None:
             raise ContentError("tags need a root manifest to stand on")
         if self.draft is not None and (self.manifests or not self.streams):

@@ -18,7 +18,7 @@ from regproto._errors import RegprotoError
 from regproto._machine import Knowledge, Outcome
 from regproto._reference import check_repository
 from regproto._upload import UploadMachine, UploadState
-from regproto._url import check_origin, check_upload_url, resolve
+from regproto._url import NamedElsewhere, check_origin, check_upload_url, resolve
 
 VERSION: Final = 1
 UPLOADS_MAX: Final = 1_000
@@ -107,7 +107,7 @@ class Checkpoint:
                 if resolve(f"{self.base}/", kept.location) != kept.location:
                     raise _Untrusted("the upload URL that was kept is not whole")
                 check_origin(self.base, kept.location, trust)
-                check_upload_url(self.base, kept.repository, kept.location)
+                check_upload_url(self.base, kept.repository, kept.location, kept=True)
             except (_Untrusted, RegprotoError) as error:
                 self.complaints.append((str(kept.digest), str(error)))
             else:
@@ -179,7 +179,9 @@ class Checkpoint:
         if not self._changed or not self.active:
             return None
         self._changed = False
-        kept = (*self.waiting.values(), *self.open.values())
+        # Where another origin leads us at the registry is not for a process that does not know whose word it was.
+        known = (*self.waiting.values(), *self.open.values())
+        kept = [upload for upload in known if not isinstance(upload.location, NamedElsewhere)]
         data = b""
         if kept:
             content = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import ClassVar, Final
 from urllib.parse import quote, urlencode
 
@@ -80,6 +81,8 @@ _POST_REFUSALS: Final = frozenset({400, 401, 404, 405})
 """What token servers without the OAuth2 form were seen to answer its POST with (GCR, ACR, Artifactory)."""
 _RENEW_AT: Final = 0.9
 """Of its lifetime a token is used this part: what is left covers clocks that differ and requests on their way."""
+_UNSENDABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and lone surrogates: what Python makes of bytes that are no text."""
 
 
 def scope(repository: str, actions: str) -> str:
@@ -184,9 +187,10 @@ class TokenMachine(Machine):
                 "refresh_token": self.credentials.identity_token,
             }
             headers: Headers = (("Content-Type", "application/x-www-form-urlencoded"),)
-            return Ask("POST", self.realm, headers, urlencode(form).encode(), TOKEN_BODY_MAX_BYTES)
-        query = [f"service={quote(self.service, safe='')}"] if self.service else []
-        query += [f"scope={quote(s, safe=':,/')}" for s in self.scopes()]
+            return Ask("POST", self.realm, headers, urlencode(form, errors="replace").encode(), TOKEN_BODY_MAX_BYTES)
+        # A challenge may hold anything: what is no text is replaced.
+        query = [f"service={quote(self.service, safe='', errors='replace')}"] if self.service else []
+        query += [f"scope={quote(s, safe=':,/', errors='replace')}" for s in self.scopes()]
         if self.credentials is not None and self.credentials.username:
             query.append(f"account={quote(self.credentials.username, safe='')}")
         url = self.realm + ("&" if "?" in self.realm else "?") + "&".join(query)
@@ -244,6 +248,20 @@ class TokenMachine(Machine):
             wanted = frozenset(self.sources) - self.refused_sources
             self.refused_sources |= (wanted - self.covers) or (frozenset() if self.extra_scopes else wanted)
             self.extra_scopes = ()
+
+
+def unsendable(credentials: Credentials) -> str:
+    """What of these no request can carry, in words; "" if all can be sent.
+
+    Source: RFC 7617 section 2 (no control characters), RFC 6750 section 2.1.
+    """
+    if _UNSENDABLE.search(credentials.username + credentials.password):
+        return "the user or password holds characters that can't be sent"
+    if _UNSENDABLE.search(credentials.identity_token):
+        return "the identity token holds characters that can't be sent"
+    if credentials.registry_token and not _is_token(credentials.registry_token):
+        return "the registry token holds characters that can't be sent"
+    return ""
 
 
 def _is_token(text: str) -> bool:

@@ -29,8 +29,12 @@ _PARTS: Final = re.compile(
 )
 _ROOT: Final = re.compile(r"[^:/?#]+://[^/?#]*")
 _SITE: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?", re.IGNORECASE
+    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?",
+    re.IGNORECASE | re.ASCII,  # else a long s and the Kelvin sign count as letters
 )
+_ENDPOINT: Final = re.compile(r"/(?:manifests|blobs|tags|referrers)/", re.IGNORECASE)
+"""What the distribution-spec's paths below /v2/<name> begin with. Once more behind that of an upload: then the first is
+part of a repository's name, as in `team/app/blobs/uploads/x`."""
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]+")
 _USERINFO: Final = re.compile(r"^((?:[^:/?#@]+:)?//)?[^/?#]*@")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -38,6 +42,13 @@ _LOOPBACK_NAMES: Final = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"}
 )
 """What systems call themselves in their hosts files."""
+
+
+class NamedElsewhere(str):
+    """A URL that another origin than the registry's own named: what is asked for there gets none of our authorization,
+    also where it is the registry's."""
+
+    __slots__ = ()
 
 
 # --- origins ------------------------------------------------------------------------------------------------
@@ -96,21 +107,21 @@ def base_url(text: str) -> str:
 def check_origin(base: str, url: str, trust: Callable[[str], bool] | None) -> None:
     """Whether a registry at `base` may send us to `url` (a Location, a redirect, a token realm).
 
-    Its own host is fine on any port. Elsewhere, what only this machine or its network can reach is refused,
-    so that a registry can't use us to reach it: address literals that are not global, in any spelling, and
-    `localhost` names. (What other names resolve to is not known here.) The rest is `trust`'s to decide,
-    if that is given.
+    On another host, what only this machine or its network can reach is refused, so that a registry can't use us to
+    reach it: address literals that are not global, in any spelling, and `localhost` names. (What other names resolve
+    to is not known here.) Every other origin but the registry's own (scheme, host and port) is `trust`'s to decide;
+    without that it is fine.
 
     Raises:
         RemoteProtocolError: refused, and why.
     """
-    base_scheme, base_host, _ = _site_of(base)
-    scheme, host, port = _site_of(url)
+    own = base_scheme, base_host, _ = _site_of(base)
+    site = scheme, host, port = _site_of(url)
     if (base_scheme, scheme) == ("https", "http"):
         raise RemoteProtocolError(f"{base_host} sends us from https to plain http, at {shown(url)!r}")
-    if host == base_host:
+    if site == own:
         return
-    if _is_internal(host):
+    if host != base_host and _is_internal(host):
         raise RemoteProtocolError(
             f"{base_host} sends us to {shown(url)!r}, an address of a private network or this machine"
         )
@@ -193,12 +204,18 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def check_upload_url(base: str, repository: str, url: str) -> None:
-    """Whether a whole, resolved URL that comes from elsewhere than the registry can be an upload session of a
-    repository's: what else is below /v2/ there we would ask for, and delete, with our authorization.
+def check_upload_url(base: str, repository: str, url: str, *, kept: bool = False) -> None:
+    """Whether a whole, resolved URL can be an upload session of a repository's: to whatever else the registry has we
+    would write, and delete it, with our authorization. At other origins it can be anything.
 
     A path counts for whatever any server on the way may make of it: escapes and dots are taken as what they stand
     for, until there are none.
+
+    Args:
+        base: the registry's.
+        repository: whose upload it is to be.
+        url: where we are led.
+        kept: it comes from elsewhere than the registry: then nothing else below /v2/ is taken, known or not.
 
     Raises:
         RemoteProtocolError: it can't be one.
@@ -211,9 +228,13 @@ def check_upload_url(base: str, repository: str, url: str) -> None:
     while path != before:
         before = path
         path = _without_dots(re.sub(r"[/\\]+", "/", unquote(path)))
-    blobs = f"/v2/{repository}/blobs/"
+    path = f"{path}/"
+    if not path.lower().startswith("/v2/"):
+        return
+    blobs = f"/v2/{repository}/blobs"
     # Some registries write "upload", and nothing else can be there.
-    if path.lower().startswith("/v2/") and not path.startswith((f"{blobs}uploads/", f"{blobs}upload/")):
+    known = path.startswith((f"{blobs}/uploads/", f"{blobs}/upload/"))
+    if (kept and not known) or _ENDPOINT.search(path[len(blobs) :] if known else path):
         raise RemoteProtocolError(f"{shown(url)!r} is not an upload URL of {repository}")
 
 

@@ -16,6 +16,7 @@ import attrs
 
 from regproto._answers import failure, failure_error
 from regproto._auth import Authorizer, Gate
+from regproto._blob import BlobMachine
 from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
 from regproto._errors import RemoteProtocolError, TransportError
 from regproto._headers import get, parse_retry_after, parse_warnings
@@ -58,7 +59,8 @@ from regproto._origin import Lanes, Origin
 from regproto._retry import Jitter, backoff_s
 from regproto._stream import StreamUpload, spent
 from regproto._token import TokenMachine, TokenState
-from regproto._url import check_origin, origin_of, resolve, shown
+from regproto._upload import UploadMachine
+from regproto._url import NamedElsewhere, check_origin, check_upload_url, origin_of, resolve, shown
 
 _O: Final = members(Outcome)
 _P: Final = members(Place)
@@ -69,6 +71,7 @@ ORIGINS_MAX: Final = 64
 WARNINGS_MAX: Final = 100
 """Different warning texts shown in one session."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_READS: Final = frozenset({"GET", "HEAD"})
 
 
 @attrs.define(eq=False, repr=False)
@@ -85,6 +88,8 @@ class Exchange:
     serial: int
     """Of the token it was sent with; 0 for none."""
     redirects: int
+    astray: bool
+    """Another origin named its URL, by a redirect or a Location: it has no authorization, and is not to get one."""
     begun: float
     deadline: float
     limit: tuple[str, float]
@@ -176,8 +181,9 @@ class Wire:
                     return machine, (_O.DENIED, None)
                 if machine.redirect is not None:
                     return self._send(machine, *machine.redirect)
+                astray = isinstance(machine.url_base, NamedElsewhere)
                 ask = machine.request_for()
-                return self._send(machine, ask, ask.url, 0)
+                return self._send(machine, ask, ask.url, 0, astray)
         return None
 
     def wait_until(self) -> float:
@@ -188,17 +194,18 @@ class Wire:
                 until = min(until, origin.hold_until)
         return until
 
-    def _send(self, machine: Machine, ask: Ask, url: str, redirects: int) -> Send:
+    def _send(self, machine: Machine, ask: Ask, url: str, redirects: int, astray: bool) -> Send:
         origin, now = self._origin_at(url), self.now
         number = self.next_id
         self.next_id += 1
-        value, serial = self.auth.header_for(machine, origin.name) if self.auth.scheme else ("", 0)
+        bare = astray or not self.auth.scheme
+        value, serial = ("", 0) if bare else self.auth.header_for(machine, origin.name)
         size = ask.body.keep_bytes if isinstance(ask.body, Stream) else body_size(ask.body)
         limit = self.first_limit
         deadline = now + limit[1]
         if deadline < self.next_deadline:
             self.next_deadline = deadline
-        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, deadline, limit)
+        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, astray, now, deadline, limit)
         if ask.deadline_s is not None:
             self._hasten(exchange)
         origin.exchanges += 1
@@ -319,7 +326,7 @@ class Wire:
             if answer.status in _REDIRECTS and self._redirect(exchange, answer):
                 return None
             verdict = None
-            if answer.status == 401:
+            if answer.status == 401 and not exchange.astray:
                 verdict = self.auth.challenged(machine, answer, exchange.ask.method, exchange.url, exchange.serial)
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
@@ -329,7 +336,7 @@ class Wire:
                     verdict = self._by_choice(machine, answer.status, verdict)
                 facts = verdict[1]
                 if facts is not None and facts.location:
-                    self._admit(facts.location)
+                    verdict = verdict[0], self._located(exchange, facts)
         except RemoteProtocolError as error:
             verdict = (
                 _O.BROKEN,
@@ -343,6 +350,16 @@ class Wire:
         if verdict[0] in FAULTS or answer.status == 429:
             wait_s = self._asked_to_wait(origin, answer)
         return machine, self._count(exchange, verdict, wait_s) if verdict[0] in FAULTS else verdict
+
+    def _located(self, exchange: Exchange, facts: Facts) -> Facts:
+        """Judge the Location or next page that an answer names, and note whose word it is."""
+        machine, location = exchange.machine, facts.location
+        self._admit(location)
+        if isinstance(machine, (BlobMachine, UploadMachine)):
+            check_upload_url(self.base, machine.repository, location)
+        if exchange.astray or exchange.origin is not self.home:
+            return attrs.evolve(facts, location=NamedElsewhere(location))
+        return facts
 
     def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
         """The verdict by the embedder's choice of what is worth another try."""
@@ -358,7 +375,8 @@ class Wire:
     def _redirect(self, exchange: Exchange, response: Response) -> bool:
         """Follow a redirect; False if this status asks for none here."""
         location = get(response.headers, "location")
-        if not location or (response.status < 307 and exchange.ask.method not in ("GET", "HEAD")):
+        method = exchange.ask.method
+        if not location or (response.status < 307 and method not in _READS):
             return False
         if exchange.redirects >= REDIRECTS_MAX:
             raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
@@ -369,9 +387,14 @@ class Wire:
         url = resolve(exchange.url, location)
         self._admit(url)
         machine, ask = exchange.machine, exchange.ask
-        if isinstance(machine, TokenMachine) and ask.body and origin_of(url) != exchange.origin.name:
+        elsewhere = origin_of(url) != exchange.origin.name
+        if isinstance(machine, TokenMachine) and ask.body and elsewhere:
             raise RemoteProtocolError("the token server leads to another host, which gets no credentials of ours")
-        machine.redirect = (ask, url, exchange.redirects + 1)
+        if isinstance(machine, (BlobMachine, UploadMachine)) and not (
+            method in _READS and machine.url_base == self.base
+        ):
+            check_upload_url(self.base, machine.repository, url)  # what is not about the blob is about its upload
+        machine.redirect = (ask, url, exchange.redirects + 1, exchange.astray or elsewhere)
         self.enqueue(machine)
         return True
 

@@ -9,14 +9,22 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import regproto
+from regproto._errors import escaped
 from regproto_sync import _cli_artifact, _cli_attach, _cli_image, _cli_push, _cli_serve, _cli_tag
 from regproto_sync._cli_run import CODES_HELP, DONE, FAILED, INTERRUPTED, MISUSE, Misuse
 from regproto_sync._output import say, write_out
 
 COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors quote arguments, which may be anything."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,11 @@ def add_registry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per event on standard output")
     parser.add_argument("--driver", choices=("sync", "trio"), default="sync", help="(default: %(default)s)")
     parser.add_argument("--username", metavar="USER", help="instead of docker's and podman's credentials")
-    parser.add_argument("--password-stdin", action="store_true", help="read its password from standard input")
+    parser.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read its password from standard input; typed there, it is not shown",
+    )
 
 
 def _jobs(text: str) -> int:
@@ -174,7 +178,7 @@ def _keychain(options: argparse.Namespace) -> Keychain | None:
     from regproto_sync._keychain import static_keychain
 
     try:
-        password = sys.stdin.read(PASSWORD_MAX + 1).removesuffix("\n").removesuffix("\r")
+        password = _password().removesuffix("\n").removesuffix("\r")
         password.encode()  # what is no text may come as surrogates
     except (OSError, UnicodeError):
         raise Misuse("the password on standard input can't be read as text") from None
@@ -183,3 +187,17 @@ def _keychain(options: argparse.Namespace) -> Keychain | None:
     if not options.username or ":" in options.username:
         raise Misuse("--username must be a name without a colon")
     return static_keychain(options.username, password)
+
+
+def _password() -> str:
+    """What is on standard input, or one line that is typed there, which the terminal does not show."""
+    if sys.stdin is None:  # closed before the command began
+        return ""
+    if not sys.stdin.isatty():
+        return sys.stdin.read(PASSWORD_MAX + 1)
+    from getpass import getpass
+
+    try:
+        return getpass("Password: ", sys.stderr)
+    except EOFError:
+        return ""

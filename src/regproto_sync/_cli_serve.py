@@ -16,10 +16,16 @@ def add(commands: Any) -> None:
     serve = commands.add_parser(
         "serve", help="run a registry to try things with", description="Run a registry to try things with."
     )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    serve.add_argument("--host", type=_host, default="127.0.0.1", help="address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=_port, default=5000, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--dir", type=Path, metavar="DIR", help="keep content in this folder instead of in memory")
     serve.set_defaults(run=_serve)
+
+
+def _host(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address")
+    return text
 
 
 def _port(text: str) -> int:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regproto import Notice, Status
+from regproto._errors import escaped
 from regproto_sync._output import line_of, short, size_text
 
 WINDOW_S: Final = 5.0
@@ -123,8 +124,8 @@ class Bar:
         amount = size_text(self.size) if self.size else ""
         if not self.ended and self.sent != self.size:
             amount = f"{size_text(self.sent)} of {amount}"
-        says = Text(self._says(now), style=self.style, overflow="ellipsis", no_wrap=True)
-        return Text(self.name), bar, Text(amount, justify="right"), says
+        says = Text(escaped(self._says(now)), style=self.style, overflow="ellipsis", no_wrap=True)
+        return Text(escaped(self.name)), bar, Text(amount, justify="right"), says
 
     def _says(self, now: float) -> str:
         moves = self.open_end or self.sent < self.size
@@ -173,7 +174,7 @@ class LiveView:
         for bar in gone:
             self._console.print(_table([bar], now, self._console.width))
         if line is not None:
-            self._console.print(Text(line, style="yellow"))
+            self._console.print(Text(escaped(line), style="yellow"))
 
     def render(self) -> RenderableType:
         """The view as it is now."""

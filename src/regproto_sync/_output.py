@@ -1,4 +1,7 @@
-"""What the command tells: lines for people on standard error, or JSON on standard output; the result last."""
+"""What the command tells: lines for people on standard error, or JSON on standard output; the result last.
+
+Errors and notices are printable by themselves. Here everything is escaped once more, whoever made it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import attrs
 
 from regproto import Notice, PushResult, Reference, RegistryError, RegprotoError, Status
+from regproto._errors import escaped
 
 if TYPE_CHECKING:
     from regproto_sync._live import LiveView
@@ -22,7 +26,7 @@ _SHORT_DIGEST: Final = len("sha256:") + 12
 def say(text: str) -> None:
     """A line for people, on standard error."""
     if sys.stderr is not None:  # None: closed before the command began
-        _print(text, sys.stderr)
+        _print(escaped(text), sys.stderr)
 
 
 def write_out(text: str) -> bool:
@@ -37,8 +41,9 @@ def write_out(text: str) -> bool:
 
 
 def _print(text: str, stream: TextIO) -> OSError | None:
+    encoding = stream.encoding or "utf-8"
     try:
-        print(text, file=stream, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError as error:
         # The push goes on. What comes after this goes nowhere, Python's own flush included.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -59,11 +64,12 @@ class Output:
 
     def show(self, text: str) -> None:
         """A line of the result, on standard output."""
-        self.lost = self.lost or not write_out(text)
+        self.lost = self.lost or not write_out(escaped(text))
 
     def emit(self, event: str, fields: dict[str, Any]) -> None:
         """One JSON object on standard output."""
-        self.show(json.dumps({"event": event, **fields}))
+        text = json.dumps({"event": event, **fields})  # ASCII, and of its control characters only one is not escaped
+        self.show(text.replace("\x7f", "\\u007f"))
 
     def notice(self, notice: Notice) -> None:
         """Tells of one event."""
