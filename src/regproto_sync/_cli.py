@@ -20,13 +20,6 @@ from regproto_sync._output import say, write_out
 COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Its errors quote arguments, which may be anything."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with these arguments (by default the process's) and returns its exit code."""
     options = _parser().parse_args(argv)
@@ -52,7 +45,10 @@ def _interrupt(*_: object) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose help fails if it can't be written; argparse's own says nothing then."""
+    """Its errors quote arguments, which may be anything, and its help fails if it can't be written."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
     def print_help(self, file: Any = None) -> None:
         if not write_out(self.format_help().rstrip("\n")):
