@@ -111,7 +111,7 @@ FAULTS = DELAYED | {_O.STALE, _O.NOT_YET}
 """Outcomes that are counted; so many in a row, and the machine gives up."""
 
 
-NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT}
+NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT, _O.DOUBTFUL}
 """Outcomes that bring nothing forward, so the count of faults stands: a tag that is put, lost and not found again and
 again comes to an end."""
 
@@ -287,8 +287,14 @@ class Machine:
         """How many faults in a row are borne in this state."""
         return config.attempts - 1
 
-    def classify(self, response: Response, url: str) -> Verdict:
-        """What this answer means here. `url` is the request's, for resolving a Location."""
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
+        """What this answer means here.
+
+        Args:
+            response: the answer.
+            url: the request's, for resolving a Location.
+            proven: it is a registry that answers there (`_evidence`).
+        """
         raise NotImplementedError
 
     def request_for(self) -> Ask:
