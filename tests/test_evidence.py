@@ -201,6 +201,7 @@ NONE: Final = [
     ("POST", POST, answer(201, Docker_Content_Digest=OTHER)),
     ("HEAD", BLOB, answer(200, Docker_Content_Digest=OTHER)),
     ("HEAD", BLOB, answer(200, Docker_Content_Digest="")),
+    ("HEAD", BLOB, answer(200, Docker_Content_Digest="registry")),
     ("HEAD", TAG, answer(201, Docker_Content_Digest=OTHER)),
     ("HEAD", BLOB, answer(401, WWW_Authenticate='Basic realm="the wireless"')),
     ("GET", TAG, answer(200, b'{"errors":[{"code":"NOT_FOUND"}]}')),

@@ -29,11 +29,11 @@ NO_REGISTRY: Final = (
     "this does not look like a registry: check the host and the name; a proxy or a sign-in page may be answering"
 )
 _CODE: Final = re.compile("[A-Z_]+")  # distribution-spec, "Error codes"
-_DIGEST_AT_END: Final = re.compile(r"/[a-z0-9+._-]+:[0-9a-f]+$")
+_DIGEST: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")  # image-spec, "Digests"
 _RANGE_OF: Final = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,19})", re.IGNORECASE)
 _PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
-_REFUSED_TO_A_PERSON: Final = TRANSIENT | {401}
-"""Proxies and servers in trouble say these before any registry is reached: they are no sign that there is none."""
+_SAID_BY_PROXIES: Final = TRANSIENT | {401}
+"""What may be said before a registry is reached: no sign that there is none behind."""
 
 
 # --- the host -----------------------------------------------------------------------------------------------
@@ -42,17 +42,17 @@ _REFUSED_TO_A_PERSON: Final = TRANSIENT | {401}
 def is_evidence(method: str, url: str, response: Response) -> bool:
     """Whether this answer to a request for `url` comes from a registry.
 
-    A digest counts on an answer about content: it is the one that was asked for, or what a reading finds. Another one
-    says nothing for whoever sends it with everything.
+    A digest is evidence if it is the one that was asked about, or what was found under a tag. Any other may be one that
+    comes with every answer.
     """
     status, headers = response.status, response.headers
     for name, value in headers:
         name = name.lower()
         if name == "docker-distribution-api-version" or name.startswith("oci-"):
             return True
-        if name == "docker-content-digest" and value:
-            reads = status == 200 and method in ("GET", "HEAD") and not _DIGEST_AT_END.search(url)
-            if value in url or reads:
+        if name == "docker-content-digest" and _DIGEST.fullmatch(value):
+            found = status == 200 and method in ("GET", "HEAD") and not _DIGEST.search(url)
+            if found or value in url:
                 return True
     if status == 202:
         return method == "POST" and url.partition("?")[0].endswith("/blobs/uploads/") and bool(get(headers, "location"))
@@ -63,7 +63,7 @@ def is_evidence(method: str, url: str, response: Response) -> bool:
 
 def unlike_a_registry(error: RegprotoError, status: int) -> RegprotoError:
     """The error for an answer of this status, where nothing of that origin was ever a registry's."""
-    if status in _REFUSED_TO_A_PERSON or not isinstance(error, (RegistryError, RemoteProtocolError)):
+    if status in _SAID_BY_PROXIES or not isinstance(error, (RegistryError, RemoteProtocolError)):
         return error
     text = f"{error}; {NO_REGISTRY}"
     if isinstance(error, RegistryError) and status >= 400:
@@ -120,7 +120,7 @@ def holds(response: Response, digest: Digest) -> bool:
     return response.status == 200 and not response.truncated and Digest.of(response.body, digest.algorithm) == digest
 
 
-def names_another(base: str, repository: str, url: str, location: str | None, digest: Digest) -> bool:
+def names_another(base: str, repository: str, url: str, location: str, digest: Digest) -> bool:
     """Whether a Location says that something else was put: only one at this registry's own blobs or manifests can.
 
     Storage URLs, upload sessions and tags are as they may be.
@@ -160,9 +160,8 @@ def claimed(machine: Machine, method: str, url: str, response: Response, digest:
     wrong = wrong_digest(machine, method, url, response, digest)
     if wrong is not None:
         return wrong
-    location = get(response.headers, "location")
-    if names_another(machine.base, machine.repository, url, location, digest):
-        assert location is not None
+    location = get(response.headers, "location") or ""
+    if not names(response, digest) and names_another(machine.base, machine.repository, url, location, digest):
         text = f"the registry says that it has put something else, at {printable(location.partition('?')[0], 150)!r}"
         return broken(machine.describe(), method, url, text)
     return (_O.CREATED if response.status == 201 and proven else _O.DOUBTFUL), None

@@ -2,7 +2,8 @@
 
 A machine is one thing with a life on the wire. It answers three questions and keeps one table:
 
-    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there
+    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there,
+                                                   but for what proves that a registry answers (`_evidence`)
     TABLE[state][outcome] -> state                 the whole legality table
     request_for()     -> Ask                       what to ask now
 
