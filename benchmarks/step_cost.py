@@ -62,9 +62,12 @@ def plan(blobs: int) -> Push:
     return Push(repository="team/app", blobs=made, manifests=manifests)
 
 
+HEADERS = (("Docker-Distribution-Api-Version", "registry/2.0"),)
+
+
 def answers(send: Send) -> Response:
     """Absent, then created."""
-    return Response(id=send.id, status=404 if send.method == "HEAD" else 201)
+    return Response(id=send.id, status=404 if send.method == "HEAD" else 201, headers=HEADERS)
 
 
 def run(push: Push) -> tuple[int, float]:

@@ -191,6 +191,7 @@ def scenarios() -> Iterator[Scenario]:
     yield from _cancelled()
     yield from _crashed()
     yield from _attached()
+    yield from _doubted()
     from explored_time import classes, late  # which is made of what is here
 
     yield from classes()
@@ -391,6 +392,45 @@ def _tokens() -> Iterator[Scenario]:
     yield _scenario(
         "broken keychain", one_blob(), options=user, keychain=NoCredentials(id=0, error="no"), doomed=True, **ways
     )
+
+
+BARE = RegistryOptions(api_version=False, docker_content_digest=False, tag_params=False)
+"""Honest, without a header by which registries are known."""
+NAMELESS = RegistryOptions(auth=Auth.BEARER, docker_content_digest=False, manifest_status=200, tag_params=False)
+"""Known to be a registry; it does not say what it has put."""
+LIES = ("ok", "200 html", "201 of nobody")
+
+
+def _doubted() -> Iterator[Scenario]:
+    """Successes that prove nothing: of a registry that does not say what it has, and of what is no registry."""
+    base = (MountSource(repository="team/base"),)
+    lies = {"options": BARE, "answers": (*LIES, "404", "lost"), "faults": 3, "config": Config(attempts=3)}
+    tag, digest = single(), attrs.evolve(single(), tags=())
+    yield _scenario("image, lied to", tag, **{**lies, "faults": 2})
+    yield _scenario("image by digest, lied to", digest, **{**lies, "faults": 2})
+    yield _scenario("tags, lied to", three_tags(), has=(b"{}", b"layer"), **{**lies, "faults": 1})
+    yield _scenario("blob, lied to", one_blob(), **lies)
+    yield _scenario("blob in a session, lied to", one_blob(), **{**lies, "config": SESSIONS})
+    yield _scenario("blob mounted, lied to", one_blob(mount_from=base), seeded=b"blob", **lies)
+    yield _scenario("stream, lied to", one_stream(), **lies)
+    yield _scenario("blob that is there, lied to", one_blob(), there=True, **{**lies, "config": SESSIONS})
+    few = ("ok", "401", "denied", "404", "503", "reset", "unconnected", "lost", "other digest", "200 html")
+    doubts = {"answers": few, "faults": 3, "config": Config(attempts=2)}
+    nothing = {**doubts, "options": NAMELESS}
+    yield _scenario("blob of nothing", one_blob(b""), **{**nothing, "config": Config(attempts=3)})
+    in_session = {**nothing, "options": attrs.evolve(NAMELESS, single_post=202)}
+    yield _scenario("blob of nothing in a session", one_blob(b""), **in_session)
+    manifests = {**doubts, "options": NAMELESS, "has": (b"{}", b"layer")}
+    bare = attrs.evolve(three_tags(), tags=("1",))
+    yield _scenario("tag put without a word", bare, **manifests)
+    yield _scenario("manifest put without a word", attrs.evolve(bare, tags=()), **manifests)
+    stops = {"cancel": True, "faults": 2, "answers": ("ok", "lost", "404")}
+    yield _scenario("tag put without a word, cancelled", bare, **{**manifests, **stops})
+    yield _scenario("blob of nothing, cancelled", one_blob(b""), **{**nothing, **stops})
+    yield _scenario("blob of nothing in a session, cancelled", one_blob(b""), **{**in_session, **stops})
+    registry = _seeded(attrs.evolve(NAMELESS, referrers_api=False, sparse_indexes=True))
+    listed = Explorer(pushes=[_attach(attachment(1))], registry=registry, answers=("ok", "404", "503", OVERWRITTEN))
+    yield Scenario(name="attach, list put without a word", explorer=listed)
 
 
 def _streams() -> Iterator[Scenario]:

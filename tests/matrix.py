@@ -144,9 +144,11 @@ LOOKS_OF_OTHER_ROWS: Final = frozenset(
     {
         *(BlobState.CONFIRMING, UploadState.VERIFYING, UploadState.SETTLING, ManifestState.CONFIRMING),
         ReferrersState.CHECKING,
+        *(BlobState.PROVING, UploadState.PROVING, ManifestState.VERIFYING, ManifestState.PROVING),
     }
 )
-"""States that ask what a row above asks too, after an answer that was lost: they are what follows in its cells."""
+"""States that ask what a row above asks too, after an answer that was lost: they are what follows in its cells. (The
+last four ask after a success that proves nothing: tests/test_evidence.py has what follows there.)"""
 
 
 @attrs.frozen

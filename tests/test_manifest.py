@@ -241,7 +241,7 @@ def test_confirming_a_tag_is_bounded() -> None:
 # --- a registry that forgot -------------------------------------------------------------------------------------
 
 LAYER = IMAGE.blobs[1].descriptor.digest
-FOUND = {"HEAD blob": [say(200)] * 2}
+FOUND = {f"HEAD blob {b.descriptor.digest}": [say(200, Docker_Content_Digest=b.descriptor.digest)] for b in IMAGE.blobs}
 SMALL = Config(small_blob_bytes=0)
 
 

@@ -238,7 +238,13 @@ def test_what_comes_in_after_an_abort() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_look_follows_every_redirect(status: int) -> None:
     elsewhere = "https://cdn.example/1?sig=a%2Fb"
-    play = Play({"HEAD blob /v2/": [say(status, Location=elsewhere)], "HEAD blob cdn": [say(200)]}, config=PLAIN)
+    play = Play(
+        {
+            "HEAD blob /v2/": [say(status, Location=elsewhere)],
+            "HEAD blob cdn": [say(200, Content_Length=str(len(CONTENT)))],
+        },
+        config=PLAIN,
+    )
     assert play.run(PUSH).existing
     assert [send.url for send in play.sends][1:] == [elsewhere]
 
@@ -264,7 +270,7 @@ def test_authorization_stays_with_its_origin() -> None:
     play = Play(auth=Auth.BEARER, config=PLAIN)
     play.run(blobs_push(blob(b"first")))
     there, back = say(307, Location="https://cdn.example/x"), say(307, Location=f"{BASE}/v2/{REPO}/blobs/back")
-    play.on({"HEAD blob": [there, back, say(200)]})
+    play.on({"HEAD blob": [there, back, say(200, Content_Length=str(len(CONTENT)))]})
     play.sends.clear()
     play.run(PUSH)
     assert [bool(header(send, "authorization")) for send in play.sends] == [True, False, True]

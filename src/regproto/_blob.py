@@ -18,6 +18,7 @@ from regproto._answers import broken, error_codes, refusal, refused, wrong_diges
 from regproto._config import TRANSIENT, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import ContentError
+from regproto._evidence import claimed, holds_blob, shows_blob
 from regproto._headers import get, parse_length
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import BlobSlice, Body, Headers, Response, Status
@@ -34,6 +35,7 @@ class BlobState(State):
     MOUNTING = "mounting"
     POSTING = "posting"
     CONFIRMING = "confirming"
+    PROVING = "proving"
     UPLOADING = "uploading"
     THERE = "there"
     FAILED = "failed"
@@ -69,6 +71,7 @@ TABLE: Final[Table] = {
     },
     _S.MOUNTING: {
         _O.CREATED: _S.THERE,
+        _O.DOUBTFUL: _S.CONFIRMING,
         _O.STARTED: _S.CHOOSING,
         _O.REJECTED: _S.CHOOSING,
         _O.CHALLENGED: _S.MOUNTING,
@@ -84,6 +87,7 @@ TABLE: Final[Table] = {
     },
     _S.POSTING: {
         _O.CREATED: _S.THERE,
+        _O.DOUBTFUL: _S.CONFIRMING,
         _O.STARTED: _S.UPLOADING,
         _O.REJECTED: _S.CHOOSING,
         _O.CHALLENGED: _S.POSTING,
@@ -100,10 +104,25 @@ TABLE: Final[Table] = {
     _S.CONFIRMING: {
         _O.PRESENT: _S.THERE,
         _O.ABSENT: _S.CHOOSING,
+        _O.DOUBTFUL: _S.PROVING,
         _O.CHALLENGED: _S.CONFIRMING,
         _O.NOT_SENT: _S.CONFIRMING,
         _O.LOST: _S.CONFIRMING,
         _O.UNAVAILABLE: _S.CONFIRMING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.UNABLE: _S.CHOOSING,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.PROVING: {
+        _O.PRESENT: _S.THERE,
+        _O.ABSENT: _S.CHOOSING,
+        _O.CHALLENGED: _S.PROVING,
+        _O.NOT_SENT: _S.PROVING,
+        _O.LOST: _S.PROVING,
+        _O.UNAVAILABLE: _S.PROVING,
         _O.GAVE_UP: _S.FAILED,
         _O.UNABLE: _S.CHOOSING,
         _O.REFUSED: _S.FAILED,
@@ -132,6 +151,8 @@ _TAKES_POST: Final = Facts(single_post=True)
 
 OCTETS: Final[Headers] = (("Content-Type", "application/octet-stream"),)
 START_HEADERS: Final[Headers] = (("Content-Type", "application/json"),)
+FIRST_BYTE: Final[Headers] = (("Range", "bytes=0-0"),)
+"""Asks for the least that a blob can be proven by: the answer says its size."""
 
 
 def blob_body(blob: Blob, offset: int, size: int) -> Body:
@@ -144,15 +165,25 @@ def blob_body(blob: Blob, offset: int, size: int) -> Body:
     return BlobSlice(source=blob.source, digest=blob.descriptor.digest, offset=offset, size=size)
 
 
-def look_verdict(machine: Machine, response: Response, url: str, digest: Digest) -> Verdict:
-    """What the answer to a HEAD of a blob means."""
+def look_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
+    """What the answer to a HEAD of a blob means. DOUBTFUL: it does not say, but a GET may."""
     status = response.status
     if status == 200:
-        return wrong_digest(machine, "HEAD", url, response, digest) or (_O.PRESENT, None)
+        wrong = wrong_digest(machine, "HEAD", url, response, digest)
+        return wrong or ((_O.PRESENT if shows_blob(response, digest, size) else _O.DOUBTFUL), None)
     if status == 401 or status in TRANSIENT:
         return refused(machine.describe(), "HEAD", url, response)
     # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
-    return _O.ABSENT, None
+    return (_O.DOUBTFUL if status == 405 else _O.ABSENT), None
+
+
+def proof_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
+    """What the answer to a GET of a blob's first byte means."""
+    status = response.status
+    if status == 401 or status in TRANSIENT:
+        return refused(machine.describe(), "GET", url, response)
+    wrong = wrong_digest(machine, "GET", url, response, digest) if status in (200, 206) else None
+    return wrong or ((_O.PRESENT if holds_blob(response, digest, size) else _O.ABSENT), None)
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -161,7 +192,7 @@ class BlobMachine(Machine):
 
     NAME: ClassVar[str] = "blob"
     TABLE: ClassVar[Table] = TABLE
-    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.MOUNTING, _S.POSTING, _S.CONFIRMING})
+    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.MOUNTING, _S.POSTING, _S.CONFIRMING, _S.PROVING})
     DECIDES: ClassVar[frozenset[State]] = frozenset({_S.CHOOSING})
     ENDS: ClassVar[frozenset[State]] = frozenset({_S.THERE, _S.FAILED, _S.DROPPED})
 
@@ -250,7 +281,8 @@ class BlobMachine(Machine):
         if self.state is _S.POSTING:
             url = f"{uploads_url(self.base, self.repository)}?digest={self.digest}"
             return Ask("POST", url, OCTETS, blob_body(self.blob, 0, self.size))
-        return Ask("HEAD", blob_url(self.base, self.repository, self.digest))
+        url = blob_url(self.base, self.repository, self.digest)
+        return Ask("GET", url, FIRST_BYTE) if self.state is _S.PROVING else Ask("HEAD", url)
 
     def _mount(self) -> Ask:
         source = self.candidates[0]
@@ -262,17 +294,20 @@ class BlobMachine(Machine):
             url = with_query(url, "origin", source.registry)
         return Ask("POST", url, START_HEADERS)
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         if self.state is _S.MOUNTING:
-            return self._classify_mount(response, url)
+            return self._classify_mount(response, url, proven)
         if self.state is _S.POSTING:
-            return self._classify_post(response, url)
-        return look_verdict(self, response, url, self.digest)
+            return self._classify_post(response, url, proven)
+        if self.state is _S.PROVING:
+            return proof_verdict(self, response, url, self.digest, self.size)
+        verdict = look_verdict(self, response, url, self.digest, self.size)
+        # Before anything was sent, to send it is as cheap as to find out.
+        return (_O.ABSENT, None) if verdict[0] is _O.DOUBTFUL and self.state is _S.LOOKING else verdict
 
-    def _classify_mount(self, response: Response, url: str) -> Verdict:
+    def _classify_mount(self, response: Response, url: str, proven: bool) -> Verdict:
         if response.status == 201:
-            wrong = wrong_digest(self, "POST", url, response, self.digest)
-            return wrong or (_O.CREATED, None)
+            return claimed(self, "POST", url, response, self.digest, proven)
         if response.status == 202 and (location := get(response.headers, "location")):
             return _O.STARTED, Facts(location=resolve(url, location), chunk_min_bytes=_chunk_min(response))
         outcome, _ = refused(self.describe(), "POST", url, response)
@@ -281,11 +316,11 @@ class BlobMachine(Machine):
         # What is about this source leaves the next one to be tried; anything else is about mounting as such.
         return (_O.REJECTED if response.status in (202, 401, 403, 404) else _O.UNABLE), None
 
-    def _classify_post(self, response: Response, url: str) -> Verdict:
+    def _classify_post(self, response: Response, url: str, proven: bool) -> Verdict:
         status = response.status
         if status == 201:
-            wrong = wrong_digest(self, "POST", url, response, self.digest)
-            return wrong or (_O.CREATED, _TAKES_POST)
+            verdict = claimed(self, "POST", url, response, self.digest, proven)
+            return (_O.CREATED, _TAKES_POST) if verdict[0] is _O.CREATED else verdict
         if status == 202:
             location = get(response.headers, "location")
             if not location:
@@ -307,27 +342,24 @@ class BlobMachine(Machine):
         if state is _S.MOUNTING:
             self._absorb_mount(outcome)
         elif state is _S.POSTING:
-            if outcome is _O.CREATED:
-                self.how = _N.UPLOADED
-            elif outcome is not _O.CHALLENGED and outcome is not _O.NOT_SENT:
+            self.how, self.mounted_from = _N.UPLOADED, ""  # if it is there after this, by whatever answer
+            if outcome not in (_O.CREATED, _O.CHALLENGED, _O.NOT_SENT):
                 self.may_post = False
                 self.looked = True
         elif state is _S.UPLOADING:
-            self.how = _N.UPLOADED
+            self.how, self.mounted_from = _N.UPLOADED, ""
         else:
             self.looked = True
-            if state is _S.CONFIRMING:
-                self.how = _N.UPLOADED
         if facts is not None and facts.location:
             self.location, self.kept_offset = facts.location, None
             self.chunk_min_bytes = facts.chunk_min_bytes
 
     def _absorb_mount(self, outcome: Outcome) -> None:
-        if outcome is _O.CREATED:
+        if outcome in (_O.CREATED, _O.DOUBTFUL):
             source = self.candidates[0]
             self.mounted_from = source.repository if source else "another repository"
             self.how = _N.MOUNTED
-        elif outcome in (_O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
+        if outcome in (_O.DOUBTFUL, _O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
             self.candidates = self.candidates[1:]
         elif outcome in (_O.GAVE_UP, _O.UNABLE):
             self.candidates = ()

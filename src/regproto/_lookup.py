@@ -150,11 +150,11 @@ class LookupMachine(Machine):
 
     # --- answers ---
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         if self.state is _S.ASKING:
             return self._classify_page(response, url)
         if self.state is _S.READING:
-            return self._classify_tag(response, url)
+            return self._classify_tag(response, url, proven)
         method = "HEAD" if self.state is _S.LOOKING else "GET"
         if response.status == 405 and method == "HEAD":
             return Outcome.DOUBTFUL, None
@@ -166,11 +166,12 @@ class LookupMachine(Machine):
         reference = self.tag
         if ":" in reference and (wrong := wrong_digest(self, method, url, response, Digest(reference))):
             return wrong
-        return self._classify_head(response) if method == "HEAD" else self._classify_get(response, url)
+        return self._classify_head(response, proven) if method == "HEAD" else self._classify_get(response, url)
 
-    def _classify_head(self, response: Response) -> Verdict:
-        """A HEAD that tells digest, size and type will do."""
-        told = get(response.headers, "docker-content-digest") or (self.tag if ":" in self.tag else "")
+    def _classify_head(self, response: Response, proven: bool) -> Verdict:
+        """A HEAD that tells digest, size and type will do; of a digest that was asked for, a registry need not tell."""
+        asked = self.tag if ":" in self.tag and proven else ""
+        told = get(response.headers, "docker-content-digest") or asked
         length = get(response.headers, "content-length") or ""
         media_type = (get(response.headers, "content-type") or "").partition(";")[0].strip()
         try:
@@ -219,8 +220,8 @@ class LookupMachine(Machine):
             return broken(self.describe(), "GET", url, f"the list goes on after {self.pages + 1} pages")
         return Outcome.TOLD, Facts(referrers_api=True, listing=page, location=location)
 
-    def _classify_tag(self, response: Response, url: str) -> Verdict:
-        if response.status == 404:
+    def _classify_tag(self, response: Response, url: str, proven: bool) -> Verdict:
+        if response.status == 404 and proven:  # anything at all answers 404
             return Outcome.TOLD, Facts(listing=ABSENT)
         if response.status != 200:
             return refused(self.describe(), "GET", url, response)

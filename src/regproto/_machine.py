@@ -2,7 +2,8 @@
 
 A machine is one thing with a life on the wire. It answers three questions and keeps one table:
 
-    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there
+    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there,
+                                                   but for what proves that a registry answers (`_evidence`)
     TABLE[state][outcome] -> state                 the whole legality table
     request_for()     -> Ask                       what to ask now
 
@@ -111,7 +112,7 @@ FAULTS = DELAYED | {_O.STALE, _O.NOT_YET}
 """Outcomes that are counted; so many in a row, and the machine gives up."""
 
 
-NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT}
+NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT, _O.DOUBTFUL}
 """Outcomes that bring nothing forward, so the count of faults stands: a tag that is put, lost and not found again and
 again comes to an end."""
 
@@ -290,8 +291,14 @@ class Machine:
         """How many faults in a row are borne in this state."""
         return config.attempts - 1
 
-    def classify(self, response: Response, url: str) -> Verdict:
-        """What this answer means here. `url` is the request's, for resolving a Location."""
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
+        """What this answer means here.
+
+        Args:
+            response: the answer.
+            url: the request's, for resolving a Location.
+            proven: it is a registry that answers there (`_evidence`).
+        """
         raise NotImplementedError
 
     def request_for(self) -> Ask:

@@ -5,6 +5,9 @@ each of its tags. They share a node, so what the manifest names is pushed once. 
 PUT by tag cannot be told from somebody else's, so after a lost answer, or a refusal that an immutable tag explains,
 the tag is looked at first.
 
+A success that does not say what was put, where nothing has shown that a registry answers, is a claim: the manifest is
+looked at, read if need be, and put again for as long as it is not there.
+
 Several tags may share one PUT by digest (`?tag=a&tag=b`): the machine of the first brings the others along. A
 registry that can do this answers with the tags it put (`OCI-Tag`); any other has put the manifest by digest, and
 then each tag is put alone.
@@ -20,10 +23,11 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import error_codes, refusal, refused, wrong_digest
+from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
 from regproto._config import TRANSIENT, Config
-from regproto._content import Descriptor, Digest
+from regproto._content import MANIFEST_MAX_BYTES, Descriptor, Digest
 from regproto._errors import InvalidReference
+from regproto._evidence import claimed, holds, names, shows_manifest
 from regproto._headers import get, get_all
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response, Status
@@ -41,6 +45,8 @@ class ManifestState(State):
     TAGGING = "tagging"
     SHARING = "sharing"
     CONFIRMING = "confirming"
+    VERIFYING = "verifying"
+    PROVING = "proving"
     THERE = "there"
     FAILED = "failed"
     DROPPED = "dropped"
@@ -68,6 +74,7 @@ TABLE: Final[Table] = {
     _S.READY: {_O.PUT: _S.PUTTING, _O.TAG: _S.TAGGING, _O.SHARE: _S.SHARING},
     _S.PUTTING: {
         _O.CREATED: _S.THERE,
+        _O.DOUBTFUL: _S.VERIFYING,
         _O.MISSING: _S.WAITING,
         _O.CHALLENGED: _S.PUTTING,
         _O.NOT_SENT: _S.PUTTING,
@@ -81,6 +88,7 @@ TABLE: Final[Table] = {
     },
     _S.TAGGING: {
         _O.CREATED: _S.THERE,
+        _O.DOUBTFUL: _S.VERIFYING,
         _O.MISSING: _S.WAITING,
         _O.REJECTED: _S.CONFIRMING,
         _O.CHALLENGED: _S.TAGGING,
@@ -121,6 +129,33 @@ TABLE: Final[Table] = {
         _O.BROKEN: _S.FAILED,
         _O.DROP: _S.DROPPED,
     },
+    _S.VERIFYING: {
+        _O.PRESENT: _S.THERE,
+        _O.DOUBTFUL: _S.PROVING,
+        _O.UNSURE: _S.READY,
+        _O.CHALLENGED: _S.VERIFYING,
+        _O.NOT_SENT: _S.VERIFYING,
+        _O.LOST: _S.VERIFYING,
+        _O.UNAVAILABLE: _S.VERIFYING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
+    _S.PROVING: {
+        _O.PRESENT: _S.THERE,
+        _O.UNSURE: _S.READY,
+        _O.CHALLENGED: _S.PROVING,
+        _O.NOT_SENT: _S.PROVING,
+        _O.LOST: _S.PROVING,
+        _O.UNAVAILABLE: _S.PROVING,
+        _O.GAVE_UP: _S.FAILED,
+        _O.REFUSED: _S.FAILED,
+        _O.DENIED: _S.FAILED,
+        _O.BROKEN: _S.FAILED,
+        _O.DROP: _S.DROPPED,
+    },
     _S.THERE: {_O.DROP: _S.DROPPED},
     _S.FAILED: {},
     _S.DROPPED: {},
@@ -145,7 +180,9 @@ class ManifestMachine(Machine):
 
     NAME: ClassVar[str] = "manifest"
     TABLE: ClassVar[Table] = TABLE
-    ASKS: ClassVar[frozenset[State]] = frozenset({_S.LOOKING, _S.PUTTING, _S.TAGGING, _S.SHARING, _S.CONFIRMING})
+    ASKS: ClassVar[frozenset[State]] = frozenset(
+        {_S.LOOKING, _S.PUTTING, _S.TAGGING, _S.SHARING, _S.CONFIRMING, _S.VERIFYING, _S.PROVING}
+    )
     DECIDES: ClassVar[frozenset[State]] = frozenset({_S.READY})
     ENDS: ClassVar[frozenset[State]] = frozenset({_S.THERE, _S.FAILED, _S.DROPPED})
 
@@ -199,39 +236,64 @@ class ManifestMachine(Machine):
         media_type = self.manifest.descriptor.media_type
         if self.state in _PUTS:
             return Ask("PUT", url, (("Content-Type", media_type),), self.manifest.content)
+        if self.state is _S.PROVING:
+            return Ask("GET", url, (("Accept", media_type),), b"", MANIFEST_MAX_BYTES)
         return Ask("HEAD", url, (("Accept", media_type),))
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         if self.state is _S.SHARING:
-            return self._classify_shared(response, url)
+            return self._classify_shared(response, url, proven)
         if self.state in _PUTS:
-            return self._classify_put(response, url)
+            return self._classify_put(response, url, proven)
+        if self.state is _S.PROVING:
+            return self._classify_content(response, url, proven)
         return self._classify_look(response, url)
 
     def _classify_look(self, response: Response, url: str) -> Verdict:
         status = response.status
+        wrong = None
         if status == 200:
-            told = get(response.headers, "docker-content-digest")
-            if told == self.digest or (not told and not self.tag):
+            if names(response, self.digest) or (not self.tag and shows_manifest(response, self.descriptor)):
                 return _O.PRESENT, None
-            wrong = wrong_digest(self, "HEAD", url, response, self.digest) if not self.tag else None
-            return wrong or self._not_ours()
-        if status == 401 or status in TRANSIENT:
+            wrong = wrong_digest(self, "HEAD", url, response, self.digest)
+            if wrong is not None and not self.tag:
+                return wrong
+        elif status == 401 or status in TRANSIENT:
             return refused(self.describe(), "HEAD", url, response)
-        return self._not_ours()
-
-    def _not_ours(self) -> Verdict:
+        if self.state is _S.VERIFYING:
+            return self._not_put("HEAD", url) if status == 404 or wrong is not None else (_O.DOUBTFUL, None)
         # After a refusal that an immutable tag would explain, a tag that is not ours means: refused, in the
         # PUT's words.
         if self.state is _S.CONFIRMING and self.refused:
             return _O.REJECTED, None
         return _O.ABSENT, None
 
-    def _classify_put(self, response: Response, url: str) -> Verdict:
+    def _not_put(self, method: str, url: str) -> Verdict:
+        """What was said to be put is not there: it may come, or be put by the next try."""
+        text = "said to have put it, the registry has not got it"
+        return _O.UNSURE, broken(self.describe(), method, url, text)[1]
+
+    def _classify_content(self, response: Response, url: str, proven: bool) -> Verdict:
         status = response.status
-        if status in (200, 201, 202):
-            wrong = wrong_digest(self, "PUT", url, response, self.digest)
-            return wrong or (_O.CREATED, self._told_of_subject(response))
+        if not self.tag and status == 200 and (wrong := wrong_digest(self, "GET", url, response, self.digest)):
+            return wrong
+        if holds(response, self.digest):
+            return _O.PRESENT, None
+        if status == 401 or status in TRANSIENT:
+            return refused(self.describe(), "GET", url, response)
+        if status < 400 and not proven:
+            return broken(self.describe(), "GET", url, f"answered {status}, and what came is not what was put")
+        return self._not_put("GET", url)
+
+    def _classify_put(self, response: Response, url: str, proven: bool) -> Verdict:
+        status = response.status
+        if 200 <= status < 300:
+            outcome, facts = claimed(self, "PUT", url, response, self.digest, proven)
+            if outcome is _O.BROKEN:
+                return outcome, facts
+            if names(response, self.digest):
+                outcome = _O.CREATED
+            return outcome, self._told_of_subject(response)
         if 400 <= status < 500 and (self.taken or not self.redone) and error_codes(response) & UNKNOWN_CODES:
             if self.redone:
                 return _O.UNAVAILABLE, Facts(error=refusal(self.describe(), "PUT", url, response))
@@ -249,12 +311,12 @@ class ManifestMachine(Machine):
         handled = subject is not None and get(response.headers, "oci-subject") == subject.digest
         return Facts(subject_handled=True) if handled else None
 
-    def _classify_shared(self, response: Response, url: str) -> Verdict:
-        outcome, facts = self._classify_put(response, url)
-        if outcome is _O.CREATED:
+    def _classify_shared(self, response: Response, url: str, proven: bool) -> Verdict:
+        outcome, facts = self._classify_put(response, url, proven)
+        if outcome in (_O.CREATED, _O.DOUBTFUL):
             tags = _tags_put(response)
             facts = attrs.evolve(facts or Facts(), tags=tags, tag_params=bool(tags))
-            return (outcome if self.tag in tags else _O.REJECTED), facts
+            return (_O.CREATED if self.tag in tags else _O.REJECTED), facts
         if outcome in (_O.REFUSED, _O.REJECTED) and response.status not in (401, 413):
             # The plain way will tell whether it was about the tags as parameters, or about this tag, or at all.
             return _O.REJECTED, Facts(tag_params=False) if response.status in _SHARING_REFUSALS else None
@@ -269,7 +331,7 @@ class ManifestMachine(Machine):
         if self.state is _S.CONFIRMING and outcome is _O.REJECTED:
             return  # the error stays the PUT's
         Machine.absorb(self, outcome, facts)
-        if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is _S.CONFIRMING):
+        if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is not _S.LOOKING):
             self.how = Status.UPLOADED
         if facts is not None and facts.subject_handled:
             self.subject_handled = True

@@ -79,6 +79,8 @@ class Origin:
     """After a 429: nothing is sent before this."""
     passed: int = 0
     """Bodies sent before one whose turn it was and that had no room."""
+    proven: bool = False
+    """An answer of it was a registry's (`_evidence`): what it says it has done is believed."""
     answered: bool = False
     """Until it has answered once, one request at a time: the first serves as the ping, and takes the first 401."""
     light: Lanes = attrs.field(factory=Lanes)

@@ -116,6 +116,7 @@ TABLE: Final[Table] = {
     },
     _S.WRITING: {
         _O.CREATED: _S.CHOOSING,
+        _O.DOUBTFUL: _S.CHOOSING,
         _O.REJECTED: _S.CHOOSING,
         _O.MISSING: _S.CHOOSING,
         _O.CHALLENGED: _S.WRITING,
@@ -410,7 +411,7 @@ class ReferrersMachine(Machine):
 
     # --- answers ---
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         what = self.describe()
         if self.state is _S.ASKING:
             unsure = self.wanted.keys() - self.sure
@@ -420,7 +421,7 @@ class ReferrersMachine(Machine):
         if self.state is _S.CHECKING:
             return check_verdict(what, response, url)
         others = tuple(digest for digest in self.seen if digest not in self.wanted)
-        return put_verdict(self, response, url, self.written, self.bare, others)
+        return put_verdict(self, response, url, self.written, self.bare, others, proven)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         faults = self.faults
@@ -456,6 +457,8 @@ class ReferrersMachine(Machine):
             self.refusals = self.refusals + 1 if self.refused_at == listing.identity else 0
             self.refused_at = None
         self._note(listing)
+        if not self._missing(listing):
+            self.failed_writes = 0
 
     def _note(self, listing: Listing) -> None:
         self.placed |= listing.entries.keys()
@@ -465,7 +468,7 @@ class ReferrersMachine(Machine):
 
     def _absorb_write(self, outcome: Outcome, facts: Facts | None) -> None:
         self.writes += 1
-        fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST)
+        fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST, _O.DOUBTFUL)
         self.write_fault = facts.error if fault and facts is not None else None
         before, self.listing = self.listing, None
         if outcome is not _O.NOT_SENT:
@@ -480,6 +483,11 @@ class ReferrersMachine(Machine):
                 self.late, self.prepare_s = 0, 0.0
             self.alive.clear()
             self._note(made)
+        elif outcome is _O.DOUBTFUL:
+            # The next look tells; only a write that it does not show was none, and is not repeated at once.
+            self.unsure |= self.answered_at > self.begun_at + self.settle_s
+            self.spread_s = self._spread_s() if self.failed_writes else 0.0
+            self.failed_writes += 1
         elif outcome is _O.REJECTED:
             assert before is not None
             self.refused_at = before.identity

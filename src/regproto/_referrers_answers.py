@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Set
 from typing import Final
 
-from regproto._answers import broken, error_codes, refusal, refused, wrong_digest
+from regproto._answers import broken, error_codes, refusal, refused
 from regproto._config import TRANSIENT
 from regproto._content import Digest
 from regproto._errors import ContentError, RemoteProtocolError
+from regproto._evidence import claimed, names
 from regproto._machine import Facts, Machine, Outcome, Verdict, members
 from regproto._manifest import UNKNOWN_CODES, missing_digests
 from regproto._messages import Response
@@ -84,7 +85,13 @@ def check_verdict(what: str, response: Response, url: str) -> Verdict:
 
 
 def put_verdict(
-    machine: Machine, response: Response, url: str, written: bytes, bare: bool, others: Collection[str]
+    machine: Machine,
+    response: Response,
+    url: str,
+    written: bytes,
+    bare: bool,
+    others: Collection[str],
+    proven: bool,
 ) -> Verdict:
     """What an answer to a write of the list means.
 
@@ -95,11 +102,17 @@ def put_verdict(
         written: the list.
         bare: it went without a condition.
         others: the digests of entries that are not ours.
+        proven: a registry answers there.
     """
     status, what = response.status, machine.describe()
-    if status in (200, 201, 202):
-        wrong = wrong_digest(machine, "PUT", url, response, Digest.of(written))
-        return wrong or (_O.CREATED, None)
+    if 200 <= status < 300:
+        digest = Digest.of(written)
+        verdict = claimed(machine, "PUT", url, response, digest, proven)
+        if verdict[0] is not _O.DOUBTFUL:
+            return verdict
+        if names(response, digest):
+            return _O.CREATED, None
+        return _O.DOUBTFUL, broken(what, "PUT", url, f"answered {status}, and the list is not what was put")[1]
     if status == 412 and not bare:
         return _O.REJECTED, Facts(error=refusal(what, "PUT", url, response))
     if 400 <= status < 500 and error_codes(response) & UNKNOWN_CODES:

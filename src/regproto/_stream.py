@@ -151,6 +151,11 @@ class StreamUpload(UploadMachine):
         return self.stream.algorithm
 
     @property
+    def size(self) -> int:
+        assert self.told.digest is not None
+        return self.told.size
+
+    @property
     def most(self) -> int:
         return self.reach
 

@@ -203,7 +203,7 @@ class TokenMachine(Machine):
             return ""
         return basic(known.username or "<token>", known.password or known.identity_token)
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         method = "POST" if self.state is _S.EXCHANGING else "GET"
         status = response.status
         if status == 200:

@@ -14,10 +14,11 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import broken, error_codes, refused, wrong_digest
-from regproto._blob import OCTETS, START_HEADERS, blob_body, content_refused, look_verdict
+from regproto._answers import broken, error_codes, refused
+from regproto._blob import FIRST_BYTE, OCTETS, START_HEADERS, blob_body, content_refused, look_verdict, proof_verdict
 from regproto._config import TRANSIENT, Config
 from regproto._content import Digest
+from regproto._evidence import claimed
 from regproto._headers import get, parse_length, parse_range
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response
@@ -35,6 +36,7 @@ class UploadState(State):
     COMMITTING = "committing"
     ASKING = "asking"
     VERIFYING = "verifying"
+    PROVING = "proving"
     LEAVING = "leaving"
     SETTLING = "settling"
     DISCARDING = "discarding"
@@ -139,6 +141,7 @@ TABLE: Final[Table] = {
     },
     _S.VERIFYING: {
         _O.PRESENT: _S.DONE,
+        _O.DOUBTFUL: _S.PROVING,
         _O.NOT_YET: _S.ASKING,
         _O.UNSURE: _S.VERIFYING,
         _O.GONE: _S.LOST,
@@ -146,6 +149,21 @@ TABLE: Final[Table] = {
         _O.NOT_SENT: _S.VERIFYING,
         _O.LOST: _S.VERIFYING,
         _O.UNAVAILABLE: _S.VERIFYING,
+        _O.GAVE_UP: _S.ASKING,
+        _O.REFUSED: _S.SETTLING,
+        _O.DENIED: _S.LEAVING,
+        _O.BROKEN: _S.SETTLING,
+        _O.DROP: _S.LEAVING,
+    },
+    _S.PROVING: {
+        _O.PRESENT: _S.DONE,
+        _O.NOT_YET: _S.ASKING,
+        _O.UNSURE: _S.VERIFYING,
+        _O.GONE: _S.LOST,
+        _O.CHALLENGED: _S.PROVING,
+        _O.NOT_SENT: _S.PROVING,
+        _O.LOST: _S.PROVING,
+        _O.UNAVAILABLE: _S.PROVING,
         _O.GAVE_UP: _S.ASKING,
         _O.REFUSED: _S.SETTLING,
         _O.DENIED: _S.LEAVING,
@@ -183,6 +201,8 @@ TABLE: Final[Table] = {
     _S.LEFT: {},
 }
 
+_AT_REGISTRY: Final = frozenset({_S.STARTING, _S.VERIFYING, _S.PROVING})
+"""Here it is not the session that is asked."""
 CHUNK_FLOOR_BYTES: Final = 64 * 1024
 """A chunk refused as too large is halved down to this; a proxy that refuses less lets no upload through at all."""
 RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
@@ -192,7 +212,8 @@ DISCARDS_MAX: Final = 4
 """Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
 which is what a registry may need to notice that a request was cut."""
 DOUBTS_MAX: Final = 4
-"""Commits answered with a success that is not 201 before the blob has to be there: each is looked for several times."""
+"""Commits answered with a success that proves nothing before the blob has to be there: each is looked for several
+times."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
@@ -211,6 +232,7 @@ class UploadMachine(Machine):
             _S.COMMITTING,
             _S.ASKING,
             _S.VERIFYING,
+            _S.PROVING,
             _S.SETTLING,
             _S.DISCARDING,
         }
@@ -241,7 +263,7 @@ class UploadMachine(Machine):
     looks: int = 0
     useless: int = 0
     doubts: int = 0
-    """Commits that were answered with a success that is none."""
+    """Commits that were answered with a success that proves nothing."""
     discards: int = 0
     keeps: bool = False
     """If nobody wants it any more, it is left open for a later process, with what is in it."""
@@ -276,7 +298,7 @@ class UploadMachine(Machine):
 
     @property
     def url_base(self) -> str:
-        return self.base if self.state in (_S.STARTING, _S.VERIFYING) else self.location
+        return self.base if self.state in _AT_REGISTRY else self.location
 
     @property
     def body_bytes(self) -> int:
@@ -334,6 +356,8 @@ class UploadMachine(Machine):
                 return Ask("PUT", with_query(self.location, "digest", self.digest), OCTETS)
             case _S.VERIFYING:
                 return Ask("HEAD", blob_url(self.base, self.repository, self.digest))
+            case _S.PROVING:
+                return Ask("GET", blob_url(self.base, self.repository, self.digest), FIRST_BYTE)
             case _S.DISCARDING:
                 self.discards += 1
                 return Ask("DELETE", self.location)
@@ -350,21 +374,18 @@ class UploadMachine(Machine):
             headers = (*OCTETS, ("Content-Range", f"{self.offset}-{self.sent - 1}"))
         return Ask("PATCH", self.location, headers, blob_body(self.blob, self.offset, piece))
 
-    def classify(self, response: Response, url: str) -> Verdict:
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         match self.state:
             case _S.STARTING:
                 return self._classify_start(response, url)
             case _S.PATCHING:
                 return self._proven(self._classify_patch(response, url))
             case _S.PUTTING | _S.COMMITTING:
-                return self._proven(self._classify_put(response, url))
+                return self._proven(self._classify_put(response, url, proven))
             case _S.VERIFYING:
-                verdict = look_verdict(self, response, url, self.digest)
-                if verdict[0] is not _O.ABSENT:
-                    return verdict
-                if not self.gone:
-                    return _O.NOT_YET, None
-                return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
+                return self._not_yet(look_verdict(self, response, url, self.digest, self.size))
+            case _S.PROVING:
+                return self._not_yet(proof_verdict(self, response, url, self.digest, self.size))
             case _S.DISCARDING:
                 if response.status != 416 or self.discards >= DISCARDS_MAX:
                     return _O.DELETED, None
@@ -375,6 +396,14 @@ class UploadMachine(Machine):
                 # What a disk says is an upload session is deleted only if the registry says so too.
                 unsure = verdict[0] is _O.USELESS and self.state is _S.SETTLING and self.unproven
                 return (_O.GONE, verdict[1]) if unsure else verdict
+
+    def _not_yet(self, verdict: Verdict) -> Verdict:
+        """What the answer to a question for the blob means after a commit: what is not there may still come."""
+        if verdict[0] is not _O.ABSENT:
+            return verdict
+        if not self.gone:
+            return _O.NOT_YET, None
+        return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
 
     def _proven(self, verdict: Verdict) -> Verdict:
         """A session that an earlier process left and that is of no use is let go of: it may be something else."""
@@ -411,16 +440,16 @@ class UploadMachine(Machine):
             return self._halved()
         return self._classify_common(response, "PATCH", url)
 
-    def _classify_put(self, response: Response, url: str) -> Verdict:
+    def _classify_put(self, response: Response, url: str, proven: bool) -> Verdict:
         status = response.status
-        if status == 201:
-            wrong = wrong_digest(self, "PUT", url, response, self.digest)
-            return wrong or (_O.CREATED, None)
         if 200 <= status < 300:
-            if self.doubts >= DOUBTS_MAX:
+            verdict: Verdict = _O.DOUBTFUL, None
+            if status == 201:
+                verdict = claimed(self, "PUT", url, response, self.digest, proven)
+            if verdict[0] is _O.DOUBTFUL and self.doubts >= DOUBTS_MAX:
                 said = f"answered {status} to each commit, and the blob is not there"
                 return broken(self.describe(), "PUT", url, said)
-            return _O.DOUBTFUL, None
+            return verdict
         if status == 413 and self.state is _S.PUTTING and self._may_halve():
             return self._halved()
         return content_refused(self.describe(), "PUT", url, response) or self._classify_common(response, "PUT", url)
@@ -495,14 +524,14 @@ class UploadMachine(Machine):
         if self.state is _S.PATCHING:
             self._count_stalls(outcome)
         if outcome in (_O.DROP, _O.GAVE_UP, _O.DENIED):
-            self.out_of_touch = self.state in (_S.ASKING, _S.VERIFYING)
+            self.out_of_touch = self.state in (_S.ASKING, _S.VERIFYING, _S.PROVING)
         match outcome:
             case _O.UNSURE if self.state is not _S.PATCHING:
                 self.looks += 1
                 self.gone = True
             case _O.GONE:
                 self.gone = True
-            case _O.DOUBTFUL:
+            case _O.DOUBTFUL if self.state in (_S.PUTTING, _S.COMMITTING):
                 self.doubts += 1
             case _O.USELESS:
                 self.useless += 1

@@ -19,6 +19,7 @@ from regproto._auth import Authorizer, Gate
 from regproto._blob import BlobMachine
 from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
 from regproto._errors import RemoteProtocolError, TransportError
+from regproto._evidence import is_evidence, unlike_a_registry
 from regproto._headers import get, parse_retry_after, parse_warnings
 from regproto._machine import (
     DELAYED,
@@ -318,6 +319,10 @@ class Wire:
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
+        if not origin.proven:
+            origin.proven = is_evidence(exchange.ask.method, exchange.ask.url, answer)
+        # Elsewhere nothing is sent but where the registry led us, so what shows that it is one goes for both.
+        proven = origin.proven or self.home.proven
         machine.stale_connection = False
         self.sent_bytes += sent_bytes
         for text in parse_warnings(answer.headers):
@@ -331,7 +336,7 @@ class Wire:
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
             if verdict is None:
-                verdict = machine.classify(answer, exchange.url)
+                verdict = machine.classify(answer, exchange.url, proven)
                 if self.config.retry_statuses is not TRANSIENT:
                     verdict = self._by_choice(machine, answer.status, verdict)
                 facts = verdict[1]
@@ -346,6 +351,9 @@ class Wire:
                     )
                 ),
             )
+        facts = verdict[1]
+        if not proven and facts is not None and facts.error is not None and not isinstance(machine, TokenMachine):
+            verdict = verdict[0], attrs.evolve(facts, error=unlike_a_registry(facts.error, answer.status))
         wait_s = 0.0
         if verdict[0] in FAULTS or answer.status == 429:
             wait_s = self._asked_to_wait(origin, answer)

@@ -72,6 +72,8 @@ class Answer:
     applies: Callable[[Send], bool] = lambda send: True
     is_fault: bool = True
     """Counted against the number of faults on one path."""
+    unproven: bool = False
+    """Given only while nothing has shown that it is a registry that answers: after that it is believed."""
 
 
 def _handled(send: Send, registry: FakeRegistry) -> Response:
@@ -186,6 +188,8 @@ ANSWERS: Final = {
         Answer(name="bad realm", give=status(401, ("WWW-Authenticate", 'Bearer realm="http://10.0.0.1/token"'))),
         Answer(name="bad redirect", give=status(307, ("Location", "http://10.0.0.1/x"))),
         Answer(name="other digest", give=status(200, ("Docker-Content-Digest", "sha256:" + "0" * 64))),
+        Answer(name="200 html", give=status(200, ("Content-Type", "text/html"), body=b"<html>"), applies=_to_registry),
+        Answer(name="201 of nobody", give=status(201), applies=_to_registry, unproven=True),
     )
 }
 """The ways to answer, by name, for `explore(answers=...)`."""
@@ -357,6 +361,8 @@ class Explorer:
                 if (kind.is_fault and state.faults >= self.faults) or not kind.applies(send):
                     continue
                 session, registry = self._forker.load(state.session), state.registry.copy()
+                if kind.unproven and session._wire.home.proven:
+                    continue
                 event = kind.give(send, registry)
                 name = f"{send.method} {send.url.removeprefix(BASE)} -> {kind.name}"
                 if kind.name == "ok":

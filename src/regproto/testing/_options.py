@@ -184,6 +184,8 @@ class RegistryOptions:
 
     # answers in general
     docker_content_digest: bool = True
+    api_version: bool = True
+    """Off: answers lack Docker-Distribution-Api-Version (cuelabs' ocimem, and whoever serves the endpoints alone)."""
     missing_status: int = 404
     """For a blob or manifest that is not there; Artifactory says 403."""
     deletes: bool = True

@@ -194,7 +194,7 @@ class RaceSessions:
             session.receive(now, self._list_answer(send, met))
         elif event in ("landed", "refused"):
             now += round_trip_s
-            session.receive(now, Response(id=send.id, status=201 if event == "landed" else 412))
+            session.receive(now, _says(send, 201 if event == "landed" else 412))
         else:
             unsent = event == "not sent"
             kind, written = (FailureKind.NOT_SENT, Written.NONE) if unsent else (FailureKind.CLOSED, Written.ALL)
@@ -203,10 +203,10 @@ class RaceSessions:
 
     def _list_answer(self, send: Send, entries: int) -> Response:
         if entries == NO_LIST:
-            return Response(id=send.id, status=404)
+            return _says(send, 404)
         body = self._body(entries)
         headers: Headers = (("Content-Type", OCI_INDEX), ("ETag", f'"{Digest.of(body)}"'))
-        return Response(id=send.id, status=200, headers=headers, body=body)
+        return _says(send, 200, headers, body)
 
     def _body(self, entries: int) -> bytes:
         having = [entry_of(m) for n, m in enumerate(self._manifests) if entries >> n & 1]
@@ -221,11 +221,11 @@ class RaceSessions:
                 case Send() as asked:
                     name = asked.url.rpartition("/")[2]
                     if asked.method == "HEAD":
-                        session.receive(now, Response(id=asked.id, status=200))  # nobody deletes anything here
+                        session.receive(now, _says(asked, 200))  # nobody deletes anything here
                     elif "/referrers/" in asked.url:
-                        session.receive(now, Response(id=asked.id, status=404))
+                        session.receive(now, _says(asked, 404))
                     elif ":" in name:
-                        session.receive(now, Response(id=asked.id, status=201))  # the attachment itself
+                        session.receive(now, _says(asked, 201))  # the attachment itself
                     elif asked.not_after is not None and now > asked.not_after:
                         session.receive(now, Failed(id=asked.id, kind=FailureKind.NOT_SENT, written=Written.NONE))
                     else:
@@ -279,6 +279,12 @@ class RaceSessions:
             if name in ("If-None-Match", "If-Match"):
                 return self._lists["" if value == "*" else value.strip('"')]
         return None
+
+
+def _says(send: Send, status: int, headers: Headers = (), body: bytes = b"") -> Response:
+    """A registry's answer."""
+    headers = (*headers, ("Docker-Distribution-Api-Version", "registry/2.0"))
+    return Response(id=send.id, status=status, headers=headers, body=body)
 
 
 def _machine_of(session: Session) -> ReferrersMachine | None:

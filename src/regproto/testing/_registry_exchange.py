@@ -148,7 +148,7 @@ class Exchange:
         size = body.size if isinstance(body, Content) else len(body)
         if reply.status not in (204, 304) and not find_header(headers, "content-length"):
             headers = (*headers, ("Content-Length", str(size)))
-        if self.head.path.startswith("/v2/"):
+        if self._options.api_version and self.head.path.startswith("/v2/"):
             headers = (*headers, ("Docker-Distribution-Api-Version", "registry/2.0"))
         headers += tuple(("Warning", f'299 - "{text}"') for text in self._options.warnings)
         bodiless = self.head.method == "HEAD" or reply.status in (204, 304)
