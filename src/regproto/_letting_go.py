@@ -22,24 +22,30 @@ _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 
 def fail(graph: Graph, work: PushWork, error: RegprotoError) -> None:
     """The first fatal error of a push stops everything else it has under way."""
-    if work.outcome is None:
-        work.error = error
-        over(graph, work, PushOutcome.FAILED)
+    graph.then(over, graph, work, PushOutcome.FAILED, error)
 
 
 def cancel(graph: Graph, work: PushWork) -> None:
     """End a push before its time."""
-    if work.outcome is None:
-        over(graph, work, PushOutcome.CANCELLED)
+    graph.run(over, graph, work, PushOutcome.CANCELLED)
 
 
-def over(graph: Graph, work: PushWork, outcome: PushOutcome) -> None:
+def withdraw(graph: Graph, work: PushWork) -> None:
+    """Let go of a push that could not be begun, without a word of it."""
+    graph.pushes.under_way.pop(work.id, None)
+    over(graph, work, PushOutcome.CANCELLED)
+
+
+def over(graph: Graph, work: PushWork, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
     """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
-    work.outcome = outcome
+    if work.outcome is not None:
+        return
+    work.outcome, work.error = outcome, error
     work.ending += 1  # that is us: not before everything is let go
-    for node in list(work.nodes.values()):
+    for node in work.nodes.values():
         node.users = _without(work, node.users)
         node.goal_of = _without(work, node.goal_of)
+    for node in work.nodes.values():
         if not node.users:
             del graph.nodes[node.key]
             machine = node.machine
@@ -52,6 +58,11 @@ def over(graph: Graph, work: PushWork, outcome: PushOutcome) -> None:
     for stream in work.streams.values():
         _stop(graph, work, stream, stream.upload)
     _stop(graph, work, *graph.lists.left(work))
+    graph.then(_let_go, graph, work)
+
+
+def _let_go(graph: Graph, work: PushWork) -> None:
+    """All that a push needed is being stopped: it waits for what is left of that."""
     graph.pushes.stop_token(work)
     work.ending -= 1
     if work.ending:
@@ -62,19 +73,19 @@ def over(graph: Graph, work: PushWork, outcome: PushOutcome) -> None:
 def expire(graph: Graph) -> None:
     """End what has taken too long: pushes, and what those that are over have left behind."""
     for work in graph.pushes.overdue():
-        fail(graph, work, graph.pushes.timeout(work))
+        graph.run(fail, graph, work, graph.pushes.timeout(work))
     for machine in graph.pushes.out_of_time():
         machine.expired = True
         if machine.place is Place.IN_FLIGHT:
             graph.wire.abort(machine)
         else:
-            quit_now(graph, machine)
+            graph.run(quit_now, graph, machine)
 
 
 def quit_now(graph: Graph, machine: Machine) -> None:
     """Ask nothing more."""
     machine.delay_s = 0.0
-    graph.advance(machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
+    graph.then(graph.move, machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
 
 
 def _stop(graph: Graph, work: PushWork, *machines: Machine | None) -> None:
@@ -92,7 +103,7 @@ def _stop(graph: Graph, work: PushWork, *machines: Machine | None) -> None:
                 graph.wire.abort(stopped)
         else:
             stopped.delay_s = 0.0
-            graph.advance(stopped, (_O.DROP, None))
+            graph.then(graph.move, stopped, (_O.DROP, None))
 
 
 def _may_open(graph: Graph, machine: Machine) -> bool:
