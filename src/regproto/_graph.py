@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from regproto._blob import BlobMachine, BlobState
-from regproto._config import KNOWN_MAX, Config
+from regproto._config import Config
 from regproto._content import Digest
 from regproto._drafts import Drafts
 from regproto._errors import ContentError
@@ -63,11 +63,7 @@ class Graph:
     drafts: Drafts
     totals: Totals
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """What is not there yet, and tags."""
-    known: set[tuple[str, Digest]] = attrs.field(factory=set)
-    """Digests known to be in a repository."""
-    known_in_order: deque[tuple[str, Digest]] = attrs.field(factory=deque)
-    """The same, oldest first."""
+    """What is not there yet."""
     stack: list[Step] = attrs.field(factory=list)
     """What is to be done next, the first of it last. Empty between two calls from outside."""
 
@@ -134,8 +130,11 @@ class Graph:
         # tells that its children are, but not that they are listed.
         attached = {m.descriptor.digest for m in plan.manifests if m.info.subject is not None}
         goals = [(d, "") for d in digests if d != plan.root and (d not in named or d in attached)]
+        work.asked.update(d for d, _ in goals)
         work.together = together(plan, self.wire.knowledge)
         if plan.root is not None:
+            if not plan.tags:
+                work.asked.add(plan.root)
             goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
         for lookup in self.lists.expect(work):
             self._decide(lookup)
@@ -168,8 +167,8 @@ class Graph:
         node = self.nodes.get(key)
         if node is not None:
             self._join(work, node)
-            return None if node.there else node
-        if not tag and (digest in work.found or (repository, digest) in self.known):
+            return node
+        if (digest in work.found and not tag) or self.pushes.presence.holds(work, digest, tag):
             self._found_before(work, digest)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
@@ -185,16 +184,21 @@ class Graph:
         work.nodes[node.key] = node
         node.users += work.alone
         self.totals.joined(work, node)
-        if node.there:
-            self._found_before(work, node.digest)
-        elif node.descended:
+        if node.descended:
             for digest, tag in self._stands_on(work, node):
-                self.then(self._need_too, work, digest, tag)
+                self.then(self._need_too, work, node, digest, tag)
 
-    def _need_too(self, work: PushWork, digest: Digest, tag: str) -> None:
+    def _need_too(self, work: PushWork, node: Node, digest: Digest, tag: str) -> None:
         """What a push needs with a manifest that was on its way before."""
-        if work.outcome is None:
-            self._need(work, digest, tag)
+        if work.outcome is not None or node.machine is None:
+            return
+        if node.machine.state is ManifestState.WAITING:
+            child = self._need(work, digest, tag)
+            if child is not None and not (child.dependents or child.goal_of):
+                # The others may rely on what this push may not: so it is looked at, and the manifest waits for that.
+                self._depend(node, child)
+        elif not tag and digest not in work.asked:
+            self._found_before(work, digest)  # the manifest is being put, for it was there
 
     def _found(self, work: PushWork, digest: Digest, how: Status, sent_bytes: int = 0, handled: bool = False) -> None:
         """Something that a push needs is there.
@@ -245,17 +249,21 @@ class Graph:
             tag: of that.
             again: it was found there, which misled us.
         """
-        depends = (node,)
         for user in node.users:
             child = self._need(user, digest, tag, True if again else None)
-            if child is None or (child.dependents and self._waits_for(node, child, again)):
-                continue
-            child.dependents += depends
-            node.missing += 1
+            # For another user it was the last that was added; of what is pushed anew it may be any.
+            if child is not None and not (
+                child.dependents and (child.dependents[-1] is node or (again and node in child.dependents))
+            ):
+                self._depend(node, child)
 
-    def _waits_for(self, node: Node, child: Node, again: bool) -> bool:
-        # For another user it was the last that was added; of what is pushed anew it may be any.
-        return child.dependents[-1] is node or (again and node in child.dependents)
+    def _depend(self, node: Node, child: Node) -> None:
+        """A manifest waits for something, which so is needed by all its users, also by those to whom it was there."""
+        child.dependents += (node,)
+        node.missing += 1
+        if len(child.users) < len(node.users):
+            for user in node.users:
+                self._join(user, child)
 
     def _set_to_work(self, work: PushWork, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
@@ -290,6 +298,12 @@ class Graph:
         followers, node.followers = node.followers, ()
         for machine in followers:
             self.then(self._ready, machine)
+
+    def release(self, node: Node) -> None:
+        """What has no user any more is waited for by nobody: plans that differ need different things below the same."""
+        for dependent in node.dependents:
+            if dependent.users:
+                self._one_less(dependent)
 
     def _ready(self, machine: Machine) -> None:
         """What a machine waited for is there, or will not be."""
@@ -372,7 +386,8 @@ class Graph:
     def _wait(self, machine: ManifestMachine) -> None:
         """A manifest waits for what it names, which is started with the first that waits."""
         node: Node = machine.node
-        if not node.descended and (node.repository, node.digest) not in self.known:
+        holds = self.pushes.presence.holds
+        if not node.descended and not (node.tag and all(holds(user, node.digest) for user in node.users)):
             self._descend(node)
         elif not node.missing:
             self.then(self._ready, machine)
@@ -413,7 +428,7 @@ class Graph:
             machine.delay_s = backoff_s(self.config, 2, self.wire.jitter)
             machine.taken = not machine.tag
         for digest in named or names:
-            self.known.discard((node.repository, digest))
+            self.pushes.presence.forget(node.repository, digest)
             for user in node.users:
                 self.totals.missed(user, digest)
             self.then(self._need_for, node, digest, "", True)
@@ -429,7 +444,7 @@ class Graph:
             fail(self, work, machine.error)
         elif machine.state is StreamState.THERE:
             digest = machine.descriptor.digest
-            self._remember((machine.repository, digest))
+            self.pushes.presence.learn(machine.repository, digest, digest, work.alone)
             self.totals.streamed(machine)
             self.wire.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
             self.drafts.ask(work)
@@ -482,21 +497,22 @@ class Graph:
         assert machine is not None
         how, descriptor = machine.how, machine.descriptor
         # What is there is remembered in a few words; the rest of it is let go of.
-        node.there, node.machine = True, None
-        if not node.tag:
-            del self.nodes[node.key]
+        node.machine = None
+        self.nodes.pop(node.key, None)
         manifest = machine if isinstance(machine, ManifestMachine) else None
         handled = manifest is not None and manifest.subject_handled
         for user in node.users:
-            if not node.tag:
-                del user.nodes[node.key]
+            del user.nodes[node.key]
             self._found(user, node.digest, how, node.sent_bytes, handled)
             if manifest is not None and not node.descended:
                 self.totals.imply(user, node.digest)
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
-        self._remember((node.repository, node.digest))
+        learn = self.pushes.presence.learn
+        learn(node.repository, node.digest, node.digest, node.users)
+        if node.tag:
+            learn(node.repository, node.tag, node.digest, node.users)
         self.let_follow(node)
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
@@ -504,13 +520,6 @@ class Graph:
         reached, node.goal_of = node.goal_of, ()
         for work in reached:
             self._reached(work)
-
-    def _remember(self, known: tuple[str, Digest]) -> None:
-        if known not in self.known:
-            self.known.add(known)
-            self.known_in_order.append(known)
-            if len(self.known_in_order) > KNOWN_MAX:
-                self.known.discard(self.known_in_order.popleft())
 
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1

@@ -32,7 +32,7 @@ def cancel(graph: Graph, work: PushWork) -> None:
 
 def withdraw(graph: Graph, work: PushWork) -> None:
     """Let go of a push that could not be begun, without a word of it."""
-    graph.pushes.under_way.pop(work.id, None)
+    graph.pushes.forget(work)
     over(graph, work, PushOutcome.CANCELLED)
 
 
@@ -51,6 +51,7 @@ def over(graph: Graph, work: PushWork, outcome: PushOutcome, error: RegprotoErro
             machine = node.machine
             _stop(graph, work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
             graph.let_follow(node)
+            graph.release(node)
         elif isinstance(node.machine, BlobMachine):
             _hand_on(graph, node.machine, node.users[0])
         elif node.machine is not None and node.machine.lane == work.id:

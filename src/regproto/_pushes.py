@@ -12,6 +12,7 @@ from regproto._machine import Machine, Outcome, Place, Verdict
 from regproto._making import discarding_kept
 from regproto._messages import PushOutcome, Status
 from regproto._patience import Patience
+from regproto._presence import Presence
 from regproto._resume import Checkpoint
 from regproto._token import TokenMachine
 from regproto._wire import Wire
@@ -27,6 +28,7 @@ class Pushes:
     under_way: dict[int, PushWork] = attrs.field(factory=dict)
     """By id, until they are reported."""
     patience: Patience = attrs.field(init=False)
+    presence: Presence = attrs.field(factory=Presence)
     ended: deque[PushWork] = attrs.field(factory=deque)
     """Pushes that are over and have nothing in flight, to be reported."""
 
@@ -36,6 +38,7 @@ class Pushes:
     def begin(self, work: PushWork) -> None:
         """A push is under way."""
         self.under_way[work.id] = work
+        self.presence.next_id = work.id + 1
         self.patience.begin(work.id)
 
     def outlive(self, machine: Machine, work: PushWork) -> None:
@@ -58,9 +61,14 @@ class Pushes:
             return
         if work.outcome is PushOutcome.PUSHED and len(self.under_way) == 1 and self._discard_unclaimed(work):
             return
-        del self.under_way[work.id]
+        self.forget(work)
         work.alone = ()  # what holds itself would be left to the garbage collector
         self.ended.append(work)
+
+    def forget(self, work: PushWork) -> None:
+        """A push is under way no more; what was known for its sake is forgotten."""
+        if self.under_way.pop(work.id, None) is not None:
+            self.presence.ended(work, next(iter(self.under_way), self.presence.next_id))
 
     def _discard_unclaimed(self, work: PushWork) -> bool:
         """Delete what an earlier process left open and nobody goes on with; whether there is anything to wait for."""

@@ -83,7 +83,6 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
     nodes = tuple(
         (
             key[:3],
-            node.there,
             node.missing,
             node.descended,
             len(node.users),
@@ -157,7 +156,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         wire.knowledge.chunked,
         len(session._drafts.asked),
         wire.auth.scheme,
-        tuple(sorted(graph.known)),
+        tuple(sorted((*key, known.digest) for key, known in session._pushes.presence.known.items())),
         len(session._pushes.ended),
         _kept(session._pushes.checkpoint, normal),
     )
