@@ -267,9 +267,10 @@ class Graph:
 
     def _set_to_work(self, work: PushWork, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
-        kept = self.pushes.checkpoint.claim(node.repository, node.digest)
-        if kept is not None and isinstance(machine, BlobMachine):
-            resume(self, machine, kept)
+        blob = machine if isinstance(machine, BlobMachine) and machine.has_content else None
+        kept = self.pushes.checkpoint.claim(node.repository, node.digest) if blob is not None else None
+        if blob is not None and kept is not None:
+            resume(self, blob, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._ahead(machine)) is not None:
             machine.state = BlobState.WAITING
             ahead.followers += (machine,)
@@ -540,12 +541,12 @@ class Graph:
                 fail(self, user, machine.error)
         self.let_follow(node)
         if heirs:
-            self.then(self._inherit, node)
+            self.then(self.inherit, node, True)
 
-    def _inherit(self, node: Node) -> None:
-        """Whoever is left goes on with content of its own."""
+    def inherit(self, node: Node, looked: bool) -> None:
+        """Whoever is left goes on with what it has itself."""
         if node.users:
-            self._set_to_work(node.users[0], node, looked=True)
+            self._set_to_work(node.users[0], node, looked)
 
     # --- news ---
 

@@ -15,7 +15,7 @@ from regproto._patience import Patience
 from regproto._presence import Presence
 from regproto._resume import Checkpoint
 from regproto._token import TokenMachine
-from regproto._wire import Wire
+from regproto._wire import Exchange, Wire
 from regproto._work import PushWork
 
 
@@ -48,12 +48,22 @@ class Pushes:
             work.ending += 1
             work.leftovers.append(machine)
 
+    def outlive_read(self, exchange: Exchange, work: PushWork) -> None:
+        """A push is not reported while this exchange reads its content."""
+        exchange.ends_for = work
+        work.ending += 1
+        work.read_by.append(exchange)
+
     def one_ended(self, machine: Machine) -> None:
         """A machine has ended; if a push that is over waited for that, it may be reported."""
         work, machine.ends_for = machine.ends_for, None
         if work is not None:
-            work.ending -= 1
-            self.report(work)
+            self.one_less(work)
+
+    def one_less(self, work: PushWork) -> None:
+        """Something has ended that a push waited for."""
+        work.ending -= 1
+        self.report(work)
 
     def report(self, work: PushWork) -> None:
         """Have a push reported if it is over and nothing of it is left."""
@@ -94,10 +104,16 @@ class Pushes:
                 yield work
 
     def out_of_time(self) -> Iterator[Machine]:
-        """What pushes that are over have left behind, and for longer than that may take."""
+        """What pushes that are over have left behind, and for longer than that may take.
+
+        What only reads their content is aborted: whoever it is for tries again with content of its own.
+        """
         for push_id in self.patience.out_of_time(self.wire.now):
             work = self.under_way.get(push_id)
             if work is not None:
+                for exchange in work.read_by:
+                    if self.wire.in_flight.get(exchange.id) is exchange:
+                        self.wire.abort(exchange.machine)
                 yield from [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
 
     def timeout(self, work: PushWork) -> PushTimeout:

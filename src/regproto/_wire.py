@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -92,6 +92,8 @@ class Exchange:
     progress: Progress | None = None
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
+    ends_for: Any = None
+    """The push (`_work.PushWork`) that is over but for this, which reads its content for another."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -368,13 +370,19 @@ class Wire:
         machine, ask = exchange.machine, exchange.ask
         if isinstance(machine, TokenMachine) and ask.body and origin_of(url) != exchange.origin.name:
             raise RemoteProtocolError("the token server leads to another host, which gets no credentials of ours")
-        machine.redirect = (ask, url, exchange.redirects + 1)
+        # With another push's content the request is made anew, not sent on.
+        machine.redirect = (ask, url, exchange.redirects + 1) if exchange.ends_for is None else None
         self.enqueue(machine)
         return True
 
     def _failed(self, exchange: Exchange, failed: Failed) -> Verdict:
         machine, outcome = exchange.machine, failure(failed)
         error = failure_error(machine.describe(), exchange.ask.method, exchange.url, failed, exchange.aborted)
+        if exchange.ends_for is not None and failed.kind in (FailureKind.ABORTED, FailureKind.CONTENT):
+            # It read the content of a push that is over: no fault of the one that goes on with its own.
+            return _O.NOT_SENT if failed.written is Written.NONE else _O.LOST, Facts(
+                error=error, cut=failed.written is not Written.ALL
+            )
         if outcome is _O.CONTENT:
             return outcome, Facts(error=error)
         if failed.kind is FailureKind.TLS:

@@ -22,6 +22,7 @@ from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push, Streamed
 from regproto._presence import Known
 from regproto._stream import StreamMachine, StreamState
+from regproto._wire import Exchange
 
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
 """What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
@@ -55,6 +56,8 @@ class PushWork:
     """How each digest came to be there, in that order."""
     leftovers: list[Machine] = attrs.field(factory=list)
     """What that is or was."""
+    read_by: list[Exchange] = attrs.field(factory=list)
+    """Of other pushes: what read its content when it was over."""
     total_bytes: int = 0
     """Of all it brings, each digest once."""
     complete_bytes: int = 0

@@ -118,6 +118,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             normal(e.url),
             e.redirects,
             bool(e.aborted),
+            e.ends_for is not None,
             _current_token(session, e.machine, e.serial),
         )
         for e in wire.in_flight.values()
