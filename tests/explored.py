@@ -473,6 +473,10 @@ def _cancelled() -> Iterator[Scenario]:
     more = attrs.evolve(follows, blobs=(*follows.blobs, *one_blob(b"another").blobs))
     yield _scenario("mounted from a push, and more", leads, more, **{**ways, "answers": ("ok", "403"), "faults": 1})
     yield _scenario("one blob twice", one_blob(), one_blob(), **{**ways, "answers": ("ok", "403", "unreadable")})
+    shared = {**ways, "answers": ("ok", "unreadable", "bad redirect"), "options": RegistryOptions()}
+    yield _scenario("one blob twice, by POST and PUT", one_blob(), one_blob(), config=SESSIONS, **shared)
+    yield _scenario("one blob twice, by PATCH", one_blob(), one_blob(), config=patches, **shared)
+    yield _scenario("one blob twice, content in the first alone", one_blob(), one_blob(source=None), **shared)
     stale = ("ok", "stale connection", "stale connection, unused", "416")
     yield _scenario("PATCH over stale connections, cancelled", one_blob(), config=patches, **{**ways, "answers": stale})
     yield _scenario("image, cancelled", single(), **ways)

@@ -74,6 +74,8 @@ def late() -> Iterator[Scenario]:
         late = {**few, "answers": ("ok",)}
         yield _scenario(f"{name}, push timeout", *pushes, config=attrs.evolve(config, **limit), **late)
     yield _scenario("PATCH, silence, cancelled", one_blob(), config=patches, **{**ways, "cancel": True})
+    shared = {**ways, "answers": ("ok",), "options": RegistryOptions(), "cancel": True}
+    yield _scenario("one blob twice, cancelled in silence", one_blob(), one_blob(), config=patches, **shared)
     known = Credentials(id=0, identity_token=SECRET)
     token = {**ways, "options": RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"})}
     yield _scenario(

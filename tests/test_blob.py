@@ -8,7 +8,6 @@ import pytest
 from core import (
     DONE_BUT_LOST,
     LOST,
-    PASS,
     PLAIN,
     Play,
     always,
@@ -275,14 +274,6 @@ def test_a_blob_in_two_pushes_is_uploaded_once() -> None:
     assert len(bodies) == len(set(bodies)) == 3
     assert DIGEST in play.results[1].uploaded
     assert DIGEST in (*play.results[2].uploaded, *play.results[2].existing)
-
-
-def test_a_blob_of_an_earlier_push_is_known_to_be_there() -> None:
-    play = Play({"PUT blob": [PASS]})
-    play.run(blobs_push(blob(CONTENT)))
-    play.sends.clear()
-    assert play.run(blobs_push(blob(CONTENT))).existing == (DIGEST,)
-    assert play.names == []
 
 
 def test_in_another_repository_it_is_asked_for() -> None:

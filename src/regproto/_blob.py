@@ -238,7 +238,7 @@ class BlobMachine(Machine):
     @property
     def has_content(self) -> bool:
         """False if the blob can only be found or mounted."""
-        return self.blob.source is not None or self.blob.descriptor.data is not None or self.size == 0
+        return self.blob.has_content
 
     @property
     def reference(self) -> str:

@@ -24,7 +24,8 @@ TOKEN_LIFETIME_MIN_S: Final = 60.0
 TOKEN_LIFETIME_MAX_S: Final = 365 * 86_400.0
 """A year; one that claims more is asked for again after that."""
 KNOWN_MAX: Final = 100_000
-"""Digests a session remembers to be there; the oldest are forgotten (and asked for again) beyond."""
+"""What a session remembers to be there of pushes that are over, for those that overlapped them; the oldest is forgotten
+(and asked for again) beyond."""
 MOUNT_SOURCES_MAX: Final = 8
 """Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
 

@@ -33,7 +33,7 @@ def open_session(graph: Graph, blob: BlobMachine) -> None:
     if blob.location:
         facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
         blob.location = ""
-        graph.advance(upload, (_O.STARTED, facts))
+        graph.move(upload, (_O.STARTED, facts))
     else:
         graph.rest(upload)
 
@@ -59,7 +59,7 @@ def _tell_owner(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
     state = upload.state
     if state is UploadState.DONE:
         upload.owner = None
-        graph.advance(blob, (_O.UPLOADED, None))
+        graph.then(graph.move, blob, (_O.UPLOADED, None))
     elif state is UploadState.LOST:
         upload.owner = None
         blob.sessions_lost += not upload.unproven
@@ -74,7 +74,7 @@ def _tell_owner(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
                 graph.wire.notices.add(blob.news(_N.RESTARTED, text=why))
             else:
                 graph.wire.notices.tell(blob.digest, blob.descriptor, _N.RESTARTED, text=why)
-            graph.advance(blob, (_O.SESSION_LOST, None))
+            graph.then(graph.move, blob, (_O.SESSION_LOST, None))
     elif state in _ENDING:
         upload.owner = None
         _upload_failed(graph, blob, upload)
@@ -85,7 +85,7 @@ def _upload_failed(graph: Graph, blob: BlobMachine | StreamMachine, upload: Uplo
     if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
         error = spent(blob.describe(), blob.told, error)
     blob.content_failed = upload.content_failed
-    graph.advance(blob, (_O.FAILED, Facts(error=error)))
+    graph.then(graph.move, blob, (_O.FAILED, Facts(error=error)))
 
 
 def resume(graph: Graph, blob: BlobMachine, kept: Kept) -> None:

@@ -3,23 +3,27 @@
 One half of the session (`_wire` is the other). A manifest's node counts what it names that is not there yet; at
 zero its machine may put it. A push counts what it was asked for; at zero it is over, as it is at the first error of
 anything it needs. What nobody needs any more is stopped and given back.
+
+One thing leads to another: what was put lets others be put, and the end of a push that of its parts. These steps lie on
+one stack, which `run` empties, depth first and in the order of the plan; none takes the next by itself, so that a
+plan may be as deep as it likes. A machine is moved by a step, and once where it is made.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from regproto._blob import BlobMachine, BlobState
-from regproto._config import KNOWN_MAX, Config
+from regproto._config import Config
 from regproto._content import Digest
 from regproto._drafts import Drafts
 from regproto._errors import ContentError
 from regproto._giving_back import doubted, end_sessions, follow, give_back, open_session, resume
-from regproto._letting_go import fail, over, quit_now
+from regproto._letting_go import fail, over, quit_now, withdraw
 from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
 from regproto._machine import Machine, Outcome, Verdict, advance, members
@@ -40,8 +44,11 @@ _O: Final = members(Outcome)
 _N: Final = members(Status)
 _THERE: Final = frozenset({BlobState.THERE, ManifestState.THERE})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
+_WAITING: Final = frozenset({BlobState.WAITING, ManifestState.WAITING})
 _SPREADING: Final = frozenset({ManifestState.THERE, ManifestState.TAGGING, ManifestState.CONFIRMING})
 """Here a tag that was to bring others along has done so, or never will."""
+
+Step: TypeAlias = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -56,16 +63,53 @@ class Graph:
     drafts: Drafts
     totals: Totals
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """What is not there yet, and tags."""
-    known: set[tuple[str, Digest]] = attrs.field(factory=set)
-    """Digests known to be in a repository."""
-    known_in_order: deque[tuple[str, Digest]] = attrs.field(factory=deque)
-    """The same, oldest first."""
+    """What is not there yet."""
+    stack: list[Step] = attrs.field(factory=list)
+    """What is to be done next, the first of it last. Empty between two calls from outside."""
+
+    # --- step by step ---
+
+    def run(self, step: Callable[..., object], *args: Any) -> None:
+        """Take a step from outside, and all that follow from it."""
+        try:
+            step(*args)
+            if self.stack:
+                self._drain()
+        except BaseException:
+            self.stack.clear()
+            raise
+
+    def _drain(self) -> None:
+        stack, height = self.stack, 0
+        while stack:
+            if len(stack) - height > 1:
+                stack[height:] = stack[: height - 1 if height else None : -1]  # what was asked for first comes first
+            step, args = stack.pop()
+            height = len(stack)
+            step(*args)
+
+    def then(self, step: Callable[..., object], *args: Any) -> None:
+        """Have a step taken after the present one, and after those asked for before with all that follows from them."""
+        self.stack.append((step, args))
+
+    def advance(self, machine: Machine, verdict: Verdict) -> None:
+        """Take an outcome to a machine, from outside, with all that follows."""
+        self.run(self.move, machine, verdict)
 
     # --- beginning ---
 
     def begin(self, work: PushWork) -> None:
-        """Start a push: its root under each of its tags, and whatever no manifest of it names."""
+        """Start a push: its root under each of its tags, and whatever no manifest of it names.
+
+        If that raises, for whatever reason, nothing of the push stays.
+        """
+        try:
+            self.run(self._begin, work)
+        except BaseException:
+            self.run(withdraw, self, work)
+            raise
+
+    def _begin(self, work: PushWork) -> None:
         plan = work.plan
         self.pushes.begin(work)
         self.totals.begin(work)
@@ -86,24 +130,33 @@ class Graph:
         # tells that its children are, but not that they are listed.
         attached = {m.descriptor.digest for m in plan.manifests if m.info.subject is not None}
         goals = [(d, "") for d in digests if d != plan.root and (d not in named or d in attached)]
+        work.asked.update(d for d, _ in goals)
         work.together = together(plan, self.wire.knowledge)
         if plan.root is not None:
+            if not plan.tags:
+                work.asked.add(plan.root)
             goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
         for lookup in self.lists.expect(work):
             self._decide(lookup)
-        for digest, tag in goals:
-            node = self._want(work, digest, tag)
-            if tag and work.together[:1] == (tag,) and not (node and node.machine and node.machine.lane == work.id):
-                # Another push puts this tag already, and knows nothing of our others.
-                goals += [(digest, other) for other in work.together[1:]]
-            if work.outcome is not None:
-                return
-        self._reached(work)
+        self.then(self._aim_at_next, work, deque(goals))
+
+    def _aim_at_next(self, work: PushWork, goals: deque[tuple[Digest, str]]) -> None:
+        if work.outcome is not None:
+            return
+        if not goals:
+            self._reached(work)
+            return
+        digest, tag = goals.popleft()
+        node = self._want(work, digest, tag)
+        if tag and work.together[:1] == (tag,) and not (node and node.machine and node.machine.lane == work.id):
+            # Another push puts this tag already, and knows nothing of our others.
+            goals.extend((digest, other) for other in work.together[1:])
+        self.then(self._aim_at_next, work, goals)
 
     def _want(self, work: PushWork, digest: Digest, tag: str, looked: bool | None = None) -> Node | None:
-        """The node of something a push was asked for; None if it is there."""
-        node = self._need(work, digest, tag, looked)
-        if node is not None and work.outcome is None:
+        """The node of something a push was asked for; None if it is there, or the push is over."""
+        node = self._need(work, digest, tag, looked) if work.outcome is None else None
+        if node is not None:
             node.goal_of += work.alone
             work.goals += 1
         return node
@@ -114,8 +167,8 @@ class Graph:
         node = self.nodes.get(key)
         if node is not None:
             self._join(work, node)
-            return None if node.there else node
-        if not tag and (digest in work.found or (repository, digest) in self.known):
+            return node
+        if (digest in work.found and not tag) or self.pushes.presence.holds(work, digest, tag):
             self._found_before(work, digest)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
@@ -131,10 +184,21 @@ class Graph:
         work.nodes[node.key] = node
         node.users += work.alone
         self.totals.joined(work, node)
-        if node.there:
-            self._found_before(work, node.digest)
-        elif node.descended:
-            self._need_names(work, node)
+        if node.descended:
+            for digest, tag in self._stands_on(work, node):
+                self.then(self._need_too, work, node, digest, tag)
+
+    def _need_too(self, work: PushWork, node: Node, digest: Digest, tag: str) -> None:
+        """What a push needs with a manifest that was on its way before."""
+        if work.outcome is not None or node.machine is None:
+            return
+        if node.machine.state is ManifestState.WAITING:
+            child = self._need(work, digest, tag)
+            if child is not None and not (child.dependents or child.goal_of):
+                # The others may rely on what this push may not: so it is looked at, and the manifest waits for that.
+                self._depend(node, child)
+        elif not tag and digest not in work.asked:
+            self._found_before(work, digest)  # the manifest is being put, for it was there
 
     def _found(self, work: PushWork, digest: Digest, how: Status, sent_bytes: int = 0, handled: bool = False) -> None:
         """Something that a push needs is there.
@@ -159,34 +223,54 @@ class Graph:
             self.totals.imply(work, digest)
 
     def _decide(self, machine: Machine) -> None:
-        self.advance(machine, (machine.decide(self.wire.knowledge, self.config), None))
+        """The first choice of a machine that was just made."""
+        self.move(machine, (machine.decide(self.wire.knowledge, self.config), None))
 
     def _names(self, work: PushWork, node: Node) -> list[Digest]:
-        """What a manifest names and the push brings."""
-        return [d.digest for d in work.manifests[node.digest].names() if d.digest not in work.plan.absent]
+        """What a manifest names and the push brings, each once."""
+        absent, manifest = work.plan.absent, work.manifests[node.digest]
+        return list(dict.fromkeys(d.digest for d in manifest.names() if d.digest not in absent))
 
-    def _need_names(self, work: PushWork, node: Node) -> list[Node]:
-        """The nodes of what a manifest names and is not there; not all if the push comes to an end on the way."""
-        children = []
-        for digest in self._names(work, node):
-            if work.outcome is not None:
-                break
-            child = self._need(work, digest)
-            if child is not None:
-                children.append(child)
+    def _stands_on(self, work: PushWork, node: Node) -> list[tuple[Digest, str]]:
+        """What has to be there before a manifest is put: what it names, and its subject (or the subject's tag)."""
+        found = [(digest, "") for digest in self._names(work, node)]
         manifest = work.manifests[node.digest]
         after, subject = work.put_after(manifest), manifest.info.subject
-        if subject is not None and after and work.outcome is None:
-            child = self._need(work, subject.digest, "" if ":" in after else after)
-            if child is not None:
-                children.append(child)
-        return children
+        if subject is not None and after:
+            found.append((subject.digest, "" if ":" in after else after))
+        return found
+
+    def _need_for(self, node: Node, digest: Digest, tag: str, again: bool = False) -> None:
+        """One of what a manifest stands on is needed by all who need that; it waits for it.
+
+        Args:
+            node: the manifest.
+            digest: what it stands on.
+            tag: of that.
+            again: it was found there, which misled us.
+        """
+        for user in node.users:
+            child = self._need(user, digest, tag, True if again else None)
+            # For another user it was the last that was added; of what is pushed anew it may be any.
+            if child is not None and not (
+                child.dependents and (child.dependents[-1] is node or (again and node in child.dependents))
+            ):
+                self._depend(node, child)
+
+    def _depend(self, node: Node, child: Node) -> None:
+        """A manifest waits for something, which so is needed by all its users, also by those to whom it was there."""
+        child.dependents += (node,)
+        node.missing += 1
+        if len(child.users) < len(node.users):
+            for user in node.users:
+                self._join(user, child)
 
     def _set_to_work(self, work: PushWork, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
-        kept = self.pushes.checkpoint.claim(node.repository, node.digest)
-        if kept is not None and isinstance(machine, BlobMachine):
-            resume(self, machine, kept)
+        blob = machine if isinstance(machine, BlobMachine) and machine.has_content else None
+        kept = self.pushes.checkpoint.claim(node.repository, node.digest) if blob is not None else None
+        if blob is not None and kept is not None:
+            resume(self, blob, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._ahead(machine)) is not None:
             machine.state = BlobState.WAITING
             ahead.followers += (machine,)
@@ -214,14 +298,24 @@ class Graph:
         """Nothing of a node is waited for any more: it is there, or will not be."""
         followers, node.followers = node.followers, ()
         for machine in followers:
-            if machine.state is BlobState.WAITING:
-                self.advance(machine, (_O.READY, None))
+            self.then(self._ready, machine)
+
+    def release(self, node: Node) -> None:
+        """What has no user any more is waited for by nobody: plans that differ need different things below the same."""
+        for dependent in node.dependents:
+            if dependent.users:
+                self._one_less(dependent)
+
+    def _ready(self, machine: Machine) -> None:
+        """What a machine waited for is there, or will not be."""
+        if machine.state in _WAITING:
+            self.move(machine, (_O.READY, None))
 
     # --- moving ---
 
-    def advance(self, machine: Machine, verdict: Verdict) -> None:
+    def move(self, machine: Machine, verdict: Verdict) -> None:
         """Take an outcome to a machine, and what follows from the state it comes to rest in to everyone concerned."""
-        outcome, facts = verdict
+        (outcome, facts), height = verdict, len(self.stack)
         if isinstance(machine, TokenMachine):
             self.pushes.advance_token(machine, verdict)
             return
@@ -232,13 +326,7 @@ class Graph:
         unproven = isinstance(machine, UploadMachine) and machine.unproven and machine.state is not UploadState.SETTLING
         outcome = doubted(machine, outcome)
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
-        if machine.doomed:
-            machine.doomed, machine.delay_s = False, 0.0
-            if _O.DROP in machine.TABLE[machine.state]:
-                self.advance(machine, (_O.DROP, None))
-                return
-        if machine.expired and machine.state in machine.ASKS:
-            quit_now(self, machine)
+        if (machine.doomed or machine.expired) and self._quits(machine):
             return
         if isinstance(machine, UploadMachine):
             if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
@@ -252,7 +340,22 @@ class Graph:
                 self._redo(machine, facts.missing)
             elif machine.share and machine.state in _SPREADING:
                 self._spread(machine, facts.tags if facts is not None else ())
-        self.rest(machine)
+        if len(self.stack) > height:
+            self.then(self.rest, machine)  # after what was asked for on the way
+        else:
+            self.rest(machine)
+
+    def _quits(self, machine: Machine) -> bool:
+        """A machine that nobody wants, or that has no time left, goes no further; False if it is at its end anyhow."""
+        if machine.doomed:
+            machine.doomed, machine.delay_s = False, 0.0
+            if _O.DROP in machine.TABLE[machine.state]:
+                self.then(self.move, machine, (_O.DROP, None))
+                return True
+        if machine.expired and machine.state in machine.ASKS:
+            quit_now(self, machine)
+            return True
+        return False
 
     def _spread(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
         """A tag was to bring others along: those that it did not are put by themselves."""
@@ -261,8 +364,8 @@ class Graph:
         for tag in also:
             if tag in put:
                 self.wire.notices.tell(tag, machine.descriptor, _N.UPLOADED, machine.descriptor.size)
-            elif work is not None and work.outcome is None:
-                self._want(work, machine.digest, tag, looked=machine.state is ManifestState.TAGGING)
+            elif work is not None:
+                self.then(self._want, work, machine.digest, tag, machine.state is ManifestState.TAGGING)
 
     def rest(self, machine: Machine) -> None:
         """Do what the state a machine rests in asks for."""
@@ -284,35 +387,41 @@ class Graph:
     def _wait(self, machine: ManifestMachine) -> None:
         """A manifest waits for what it names, which is started with the first that waits."""
         node: Node = machine.node
-        if not node.descended and (node.repository, node.digest) not in self.known:
+        holds = self.pushes.presence.holds
+        if not node.descended and not (node.tag and all(holds(user, node.digest) for user in node.users)):
             self._descend(node)
         elif not node.missing:
-            self.advance(machine, (_O.READY, None))
+            self.then(self._ready, machine)
 
     def _descend(self, node: Node) -> None:
         node.descended = True
         node.missing = 1  # that is us: nothing is ready before all have been started
-        children: list[Node] = []
-        for work in node.users:
-            children = self._need_names(work, node)  # the same nodes for each user
-        if node.users:
-            depends = (node,)
-            for child in children:
-                child.dependents += depends
-            node.missing += len(children)
-            self._one_less(node)
+        left = self._stands_on(node.users[0], node)  # the same for each user
+        left.reverse()
+        self.then(self._need_next, node, left)
+
+    def _need_next(self, node: Node, left: list[tuple[Digest, str]]) -> None:
+        """What a manifest stands on is started in its order, each with all that it stands on itself."""
+        height = len(self.stack)
+        while left:
+            digest, tag = left.pop()
+            self._need_for(node, digest, tag)
+            if len(self.stack) > height:
+                self.then(self._need_next, node, left)
+                return
+        self._one_less(node)
 
     def _one_less(self, node: Node) -> None:
         node.missing -= 1
-        if not node.missing and node.machine is not None and node.machine.state is ManifestState.WAITING:
-            self.advance(node.machine, (_O.READY, None))
+        if not node.missing and node.machine is not None:
+            self.then(self._ready, node.machine)
 
     def _redo(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
         """The registry does not have what was found there: push that anew."""
         node: Node = machine.node
         work = node.users[0]
         node.descended = True  # what it names is started here, all of it or what the registry told
-        names = list(dict.fromkeys(self._names(work, node)))
+        names = self._names(work, node)
         named = [d for d in names if d in told]
         if named and all(d in work.blobs and work.found.get(d) is _N.UPLOADED for d in named):
             # It took these a moment ago and can't see them: distribution 2.8 does not write its files in one step, so
@@ -320,17 +429,10 @@ class Graph:
             machine.delay_s = backoff_s(self.config, 2, self.wire.jitter)
             machine.taken = not machine.tag
         for digest in named or names:
-            self.known.discard((node.repository, digest))
+            self.pushes.presence.forget(node.repository, digest)
             for user in node.users:
                 self.totals.missed(user, digest)
-            child = self._need(work, digest, looked=True)  # looking is what misled us
-            if child is None:
-                continue
-            for user in node.users:
-                self._join(user, child)
-            if node not in child.dependents:
-                child.dependents += (node,)
-                node.missing += 1
+            self.then(self._need_for, node, digest, "", True)
 
     # --- streams ---
 
@@ -343,7 +445,7 @@ class Graph:
             fail(self, work, machine.error)
         elif machine.state is StreamState.THERE:
             digest = machine.descriptor.digest
-            self._remember((machine.repository, digest))
+            self.pushes.presence.learn(machine.repository, digest, digest, work.alone)
             self.totals.streamed(machine)
             self.wire.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
             self.drafts.ask(work)
@@ -351,6 +453,9 @@ class Graph:
 
     def made(self, work: PushWork, answer: Content | NoContent) -> None:
         """The rest of a plan has come: push it."""
+        self.run(self._made, work, answer)
+
+    def _made(self, work: PushWork, answer: Content | NoContent) -> None:
         try:
             self.drafts.complete(work, answer)
         except ContentError as error:
@@ -375,7 +480,7 @@ class Graph:
         elif machine.state in _THERE:
             self._arrived(machine.node)
         elif machine.state in _FAILED:
-            self._failed(machine.node)
+            self.then(self._failed, machine.node)
         if machine.ends_for is not None:
             self.pushes.one_ended(machine)
 
@@ -393,21 +498,22 @@ class Graph:
         assert machine is not None
         how, descriptor = machine.how, machine.descriptor
         # What is there is remembered in a few words; the rest of it is let go of.
-        node.there, node.machine = True, None
-        if not node.tag:
-            del self.nodes[node.key]
+        node.machine = None
+        self.nodes.pop(node.key, None)
         manifest = machine if isinstance(machine, ManifestMachine) else None
         handled = manifest is not None and manifest.subject_handled
         for user in node.users:
-            if not node.tag:
-                del user.nodes[node.key]
+            del user.nodes[node.key]
             self._found(user, node.digest, how, node.sent_bytes, handled)
             if manifest is not None and not node.descended:
                 self.totals.imply(user, node.digest)
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.wire.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
-        self._remember((node.repository, node.digest))
+        learn = self.pushes.presence.learn
+        learn(node.repository, node.digest, node.digest, node.users)
+        if node.tag:
+            learn(node.repository, node.tag, node.digest, node.users)
         self.let_follow(node)
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
@@ -416,17 +522,10 @@ class Graph:
         for work in reached:
             self._reached(work)
 
-    def _remember(self, known: tuple[str, Digest]) -> None:
-        if known not in self.known:
-            self.known.add(known)
-            self.known_in_order.append(known)
-            if len(self.known_in_order) > KNOWN_MAX:
-                self.known.discard(self.known_in_order.popleft())
-
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1
-        if not work.goals and work.outcome is None:
-            over(self, work, PushOutcome.PUSHED)
+        if not work.goals:
+            self.then(over, self, work, PushOutcome.PUSHED)
 
     def _failed(self, node: Node) -> None:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
@@ -442,7 +541,12 @@ class Graph:
                 fail(self, user, machine.error)
         self.let_follow(node)
         if heirs:
-            self._set_to_work(heirs[0], node, looked=True)
+            self.then(self.inherit, node, True)
+
+    def inherit(self, node: Node, looked: bool) -> None:
+        """Whoever is left goes on with what it has itself."""
+        if node.users:
+            self._set_to_work(node.users[0], node, looked)
 
     # --- news ---
 

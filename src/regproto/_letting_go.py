@@ -8,9 +8,9 @@ from regproto._blob import BlobMachine, BlobState
 from regproto._errors import RegprotoError
 from regproto._giving_back import GIVING_BACK
 from regproto._machine import Machine, Outcome, Place, members
-from regproto._messages import PushOutcome
+from regproto._messages import BlobSlice, PushOutcome
 from regproto._upload import UploadMachine, UploadState
-from regproto._work import PushWork
+from regproto._work import Node, PushWork
 
 if TYPE_CHECKING:
     from regproto._graph import Graph
@@ -18,40 +18,54 @@ if TYPE_CHECKING:
 _O: Final = members(Outcome)
 _OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
 """In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
+_SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
+"""Here a blob needs its content; anywhere else it is yet to be chosen how it gets there."""
 
 
 def fail(graph: Graph, work: PushWork, error: RegprotoError) -> None:
     """The first fatal error of a push stops everything else it has under way."""
-    if work.outcome is None:
-        work.error = error
-        over(graph, work, PushOutcome.FAILED)
+    graph.then(over, graph, work, PushOutcome.FAILED, error)
 
 
 def cancel(graph: Graph, work: PushWork) -> None:
     """End a push before its time."""
-    if work.outcome is None:
-        over(graph, work, PushOutcome.CANCELLED)
+    graph.run(over, graph, work, PushOutcome.CANCELLED)
 
 
-def over(graph: Graph, work: PushWork, outcome: PushOutcome) -> None:
+def withdraw(graph: Graph, work: PushWork) -> None:
+    """Let go of a push that could not be begun, without a word of it."""
+    graph.pushes.forget(work)
+    over(graph, work, PushOutcome.CANCELLED)
+
+
+def over(graph: Graph, work: PushWork, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
     """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
-    work.outcome = outcome
+    if work.outcome is not None:
+        return
+    work.outcome, work.error = outcome, error
     work.ending += 1  # that is us: not before everything is let go
-    for node in list(work.nodes.values()):
+    for node in work.nodes.values():
         node.users = _without(work, node.users)
         node.goal_of = _without(work, node.goal_of)
+    for node in work.nodes.values():
         if not node.users:
             del graph.nodes[node.key]
             machine = node.machine
             _stop(graph, work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
             graph.let_follow(node)
+            graph.release(node)
         elif isinstance(node.machine, BlobMachine):
-            _hand_on(graph, node.machine, node.users[0])
+            _hand_on(graph, work, node, node.machine)
         elif node.machine is not None and node.machine.lane == work.id:
             node.machine.also = ()
     for stream in work.streams.values():
         _stop(graph, work, stream, stream.upload)
     _stop(graph, work, *graph.lists.left(work))
+    graph.then(_let_go, graph, work)
+
+
+def _let_go(graph: Graph, work: PushWork) -> None:
+    """All that a push needed is being stopped: it waits for what is left of that."""
     graph.pushes.stop_token(work)
     work.ending -= 1
     if work.ending:
@@ -62,19 +76,19 @@ def over(graph: Graph, work: PushWork, outcome: PushOutcome) -> None:
 def expire(graph: Graph) -> None:
     """End what has taken too long: pushes, and what those that are over have left behind."""
     for work in graph.pushes.overdue():
-        fail(graph, work, graph.pushes.timeout(work))
+        graph.run(fail, graph, work, graph.pushes.timeout(work))
     for machine in graph.pushes.out_of_time():
         machine.expired = True
         if machine.place is Place.IN_FLIGHT:
             graph.wire.abort(machine)
         else:
-            quit_now(graph, machine)
+            graph.run(quit_now, graph, machine)
 
 
 def quit_now(graph: Graph, machine: Machine) -> None:
     """Ask nothing more."""
     machine.delay_s = 0.0
-    graph.advance(machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
+    graph.then(graph.move, machine, (_O.DROP if _O.DROP in machine.TABLE[machine.state] else _O.GAVE_UP, None))
 
 
 def _stop(graph: Graph, work: PushWork, *machines: Machine | None) -> None:
@@ -92,7 +106,7 @@ def _stop(graph: Graph, work: PushWork, *machines: Machine | None) -> None:
                 graph.wire.abort(stopped)
         else:
             stopped.delay_s = 0.0
-            graph.advance(stopped, (_O.DROP, None))
+            graph.then(graph.move, stopped, (_O.DROP, None))
 
 
 def _may_open(graph: Graph, machine: Machine) -> bool:
@@ -101,14 +115,44 @@ def _may_open(graph: Graph, machine: Machine) -> bool:
     return machine.state in _OPENING or (machine.state is BlobState.POSTING and not graph.wire.knowledge.single_post)
 
 
-def _hand_on(graph: Graph, machine: BlobMachine, heir: PushWork) -> None:
-    """Whoever stays is whose content is sent from now on."""
-    blob = heir.blobs[machine.digest]
-    if blob.source is not None:
-        machine.blob = blob
-        if isinstance(machine.upload, UploadMachine):
-            machine.upload.blob = blob
+def _hand_on(graph: Graph, work: PushWork, node: Node, machine: BlobMachine) -> None:
+    """Whoever stays is whose content is sent from now on; what is being read of a push that is over, it outlives."""
+    ours = machine.blob
+    if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
+        return
+    theirs = [user.blobs[node.digest] for user in node.users]
+    heir = next((blob for blob in theirs if blob.source is ours.source), None)
+    if heir is None or not heir.has_content:
+        heir = next((blob for blob in theirs if blob.has_content), theirs[0])
+    if not heir.has_content and machine.state in _SENDING:
+        _begin_anew(graph, work, node, machine)
+        return
+    machine.blob = heir
+    sending: list[Machine] = [machine]
+    if isinstance(machine.upload, UploadMachine) and machine.upload.owner is machine:
+        machine.upload.blob = heir
+        sending.append(machine.upload)
+    if heir.source is ours.source:
+        return
+    for part in sending:
+        exchange = part.exchange
+        if exchange is None:
+            part.redirect = None  # made anew, with other content
+        elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
+            graph.pushes.outlive_read(exchange, work)
+
+
+def _begin_anew(graph: Graph, work: PushWork, node: Node, machine: BlobMachine) -> None:
+    """The content was that of a push that is over, and nobody else has any: who is left looks and mounts."""
+    graph.totals.moved(node, 0)
+    machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
+    node.machine = None
+    _stop(graph, work, machine, machine.upload)
+    graph.then(graph.inherit, node, False)
 
 
 def _without(work: PushWork, users: tuple[PushWork, ...]) -> tuple[PushWork, ...]:
-    return () if users == work.alone else tuple(user for user in users if user is not work)
+    if work not in users:
+        return users
+    at = users.index(work)
+    return users[:at] + users[at + 1 :]

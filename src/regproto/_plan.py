@@ -62,6 +62,11 @@ class Blob:
     """What the source is known by while it does not change, such as a file's size, mtime and inode. An upload that an
     earlier process began goes on only if this is what it was."""
 
+    @property
+    def has_content(self) -> bool:
+        """False if it can only be found or mounted."""
+        return self.source is not None or self.descriptor.data is not None or self.descriptor.size == 0
+
 
 _STREAM_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}")
 

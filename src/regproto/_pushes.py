@@ -12,9 +12,10 @@ from regproto._machine import Machine, Outcome, Place, Verdict
 from regproto._making import discarding_kept
 from regproto._messages import PushOutcome, Status
 from regproto._patience import Patience
+from regproto._presence import Presence
 from regproto._resume import Checkpoint
 from regproto._token import TokenMachine
-from regproto._wire import Wire
+from regproto._wire import Exchange, Wire
 from regproto._work import PushWork
 
 
@@ -27,6 +28,7 @@ class Pushes:
     under_way: dict[int, PushWork] = attrs.field(factory=dict)
     """By id, until they are reported."""
     patience: Patience = attrs.field(init=False)
+    presence: Presence = attrs.field(factory=Presence)
     ended: deque[PushWork] = attrs.field(factory=deque)
     """Pushes that are over and have nothing in flight, to be reported."""
 
@@ -36,6 +38,7 @@ class Pushes:
     def begin(self, work: PushWork) -> None:
         """A push is under way."""
         self.under_way[work.id] = work
+        self.presence.next_id = work.id + 1
         self.patience.begin(work.id)
 
     def outlive(self, machine: Machine, work: PushWork) -> None:
@@ -45,12 +48,22 @@ class Pushes:
             work.ending += 1
             work.leftovers.append(machine)
 
+    def outlive_read(self, exchange: Exchange, work: PushWork) -> None:
+        """A push is not reported while this exchange reads its content."""
+        exchange.ends_for = work
+        work.ending += 1
+        work.read_by.append(exchange)
+
     def one_ended(self, machine: Machine) -> None:
         """A machine has ended; if a push that is over waited for that, it may be reported."""
         work, machine.ends_for = machine.ends_for, None
         if work is not None:
-            work.ending -= 1
-            self.report(work)
+            self.one_less(work)
+
+    def one_less(self, work: PushWork) -> None:
+        """Something has ended that a push waited for."""
+        work.ending -= 1
+        self.report(work)
 
     def report(self, work: PushWork) -> None:
         """Have a push reported if it is over and nothing of it is left."""
@@ -58,9 +71,14 @@ class Pushes:
             return
         if work.outcome is PushOutcome.PUSHED and len(self.under_way) == 1 and self._discard_unclaimed(work):
             return
-        del self.under_way[work.id]
+        self.forget(work)
         work.alone = ()  # what holds itself would be left to the garbage collector
         self.ended.append(work)
+
+    def forget(self, work: PushWork) -> None:
+        """A push is under way no more; what was known for its sake is forgotten."""
+        if self.under_way.pop(work.id, None) is not None:
+            self.presence.ended(work, next(iter(self.under_way), self.presence.next_id))
 
     def _discard_unclaimed(self, work: PushWork) -> bool:
         """Delete what an earlier process left open and nobody goes on with; whether there is anything to wait for."""
@@ -86,10 +104,16 @@ class Pushes:
                 yield work
 
     def out_of_time(self) -> Iterator[Machine]:
-        """What pushes that are over have left behind, and for longer than that may take."""
+        """What pushes that are over have left behind, and for longer than that may take.
+
+        What only reads their content is aborted: whoever it is for tries again with content of its own.
+        """
         for push_id in self.patience.out_of_time(self.wire.now):
             work = self.under_way.get(push_id)
             if work is not None:
+                for exchange in work.read_by:
+                    if self.wire.in_flight.get(exchange.id) is exchange:
+                        self.wire.abort(exchange.machine)
                 yield from [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
 
     def timeout(self, work: PushWork) -> PushTimeout:

@@ -193,9 +193,12 @@ class Session:
         if isinstance(event, (Response, Failed)):
             self._check_answer(event)
             wire.tick(now)
+            ends_for = wire.in_flight[event.id].ends_for
             found = wire.answered(event)
             if found is not None:
                 self._graph.advance(*found)
+            if ends_for is not None:
+                self._pushes.one_less(ends_for)
         elif isinstance(event, Progress):
             if event.id not in wire.in_flight:
                 raise LocalProtocolError(f"no request with the id {event.id} is in flight")

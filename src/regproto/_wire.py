@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -100,6 +100,8 @@ class Exchange:
     """The driver told that it had to make a connection."""
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
+    ends_for: Any = None
+    """The push (`_work.PushWork`) that is over but for this, which reads its content for another."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -402,13 +404,20 @@ class Wire:
             method in _READS and machine.url_base == self.base
         ):
             check_upload_url(self.base, machine.repository, url)  # what is not about the blob is about its upload
-        machine.redirect = (ask, url, exchange.redirects + 1, exchange.astray or elsewhere)
+        # With another push's content the request is made anew, not sent on.
+        redirect = (ask, url, exchange.redirects + 1, exchange.astray or elsewhere)
+        machine.redirect = redirect if exchange.ends_for is None else None
         self.enqueue(machine)
         return True
 
     def _failed(self, exchange: Exchange, failed: Failed) -> Verdict:
         machine, outcome = exchange.machine, failure(failed)
         error = failure_error(machine.describe(), exchange.ask.method, exchange.url, failed, exchange.aborted)
+        if exchange.ends_for is not None and failed.kind in (FailureKind.ABORTED, FailureKind.CONTENT):
+            # It read the content of a push that is over: no fault of the one that goes on with its own.
+            return _O.NOT_SENT if failed.written is Written.NONE else _O.LOST, Facts(
+                error=error, cut=failed.written is not Written.ALL
+            )
         if outcome is _O.CONTENT:
             return outcome, Facts(error=error)
         if failed.kind is FailureKind.TLS:

@@ -2,7 +2,7 @@
 
 A node is one thing that is to be there: a blob, a manifest by its digest, or a manifest under a tag; in one
 repository, however many manifests or pushes name it. It owns the one machine at work on it, and lives until it is
-there (a tag: as long as a push needs it, since tags move and are not remembered).
+there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from regproto._machine import Machine
 from regproto._manifest import ManifestMachine
 from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push, Streamed
+from regproto._presence import Known
 from regproto._stream import StreamMachine, StreamState
+from regproto._wire import Exchange
 
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
 """What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
@@ -36,7 +38,11 @@ class PushWork:
     manifests: dict[Digest, Manifest]
     blobs: dict[Digest, Blob]
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """All it needs, directly or through others, that is not there yet; and tags."""
+    """All it needs, directly or through others, that is not there yet."""
+    asked: set[Digest] = attrs.field(factory=set)
+    """The digests it was asked for themselves: whatever is known of them, the registry is to say it to this push."""
+    learned: list[Known] = attrs.field(factory=list)
+    """What it was answered to be there."""
     together: tuple[str, ...] = ()
     """The tags that one request is to put; the first has a node, which brings the others along."""
     streams: dict[str, StreamMachine] = attrs.field(factory=dict)
@@ -50,6 +56,8 @@ class PushWork:
     """How each digest came to be there, in that order."""
     leftovers: list[Machine] = attrs.field(factory=list)
     """What that is or was."""
+    read_by: list[Exchange] = attrs.field(factory=list)
+    """Of other pushes: what read its content when it was over."""
     total_bytes: int = 0
     """Of all it brings, each digest once."""
     complete_bytes: int = 0
@@ -140,6 +148,5 @@ class Node:
     missing: int = 0
     descended: bool = False
     """What a manifest names has been started."""
-    there: bool = False
     sent_bytes: int = 0
     """Of a blob, in the present try."""

@@ -263,7 +263,7 @@ class Explorer:
     """Walks every state of one plan against one registry.
 
     Args:
-        pushes: submitted one after the other to one session.
+        pushes: submitted one after the other to one session. Each gets sources of its own.
         registry: where the walk starts; it is copied, not changed.
         answers: names out of `ANSWERS`, or answers of one's own.
         faults: at most so many faults on one path.
@@ -295,6 +295,9 @@ class Explorer:
     _edges: set[Edge] = attrs.field(factory=set, init=False)
     _finished: dict[PushOutcome, int] = attrs.field(factory=dict, init=False)
     _checked: Counter[str] = attrs.field(factory=Counter, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.pushes = tuple(_with_own_sources(push) for push in self.pushes)
 
     def explore(self) -> Exploration:
         """Walk it all.
@@ -561,8 +564,13 @@ class Explorer:
         self._checked["a failure has a typed error, nothing else has one"] += 1
         if isinstance(result.error, RegprotoError) is not (result.outcome is PushOutcome.FAILED):
             raise Violation(f"{result.outcome.value} with the error {result.error!r}" + _told(before))
+        self._checked["a push is finished after the last exchange that reads its content"] += 1
         if len(self.pushes) == 1 and sends:
             raise Violation("finished with an exchange in flight" + _told(before))
+        sources = {id(blob.source) for blob in push.blobs} | {id(stream.source) for stream in push.streams}
+        for send in sends.values():
+            if isinstance(send.body, (BlobSlice, Stream)) and id(send.body.source) in sources:
+                raise Violation(f"finished, and {send.method} {send.url} still reads its content" + _told(before))
         if SECRET in repr(result):
             raise Violation("a secret shows in a result" + _told(before))
         if not faults and (result.outcome is PushOutcome.PUSHED) is self.doomed:
@@ -587,6 +595,19 @@ class Explorer:
             self._checked["from here an end can be reached"] += 1
             if id(state) not in reached:
                 raise Violation("no way to an end" + _told(state))
+
+
+def _with_own_sources(push: Push) -> Push:
+    """The same with copies of its content, so that it shows whose is read. (A single byte has no copy.)"""
+    return attrs.evolve(
+        push,
+        blobs=[attrs.evolve(blob, source=_copy(blob.source)) for blob in push.blobs],
+        streams=[attrs.evolve(stream, source=_copy(stream.source)) for stream in push.streams],
+    )
+
+
+def _copy(source: object) -> object:
+    return bytes(bytearray(source)) if isinstance(source, bytes) else source
 
 
 def _patient(config: Config) -> Config:

@@ -84,7 +84,6 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
     nodes = tuple(
         (
             key[:3],
-            node.there,
             node.missing,
             node.descended,
             len(node.users),
@@ -120,6 +119,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             normal(e.url),
             e.redirects,
             bool(e.aborted),
+            e.ends_for is not None,
             _current_token(session, e.machine, e.serial),
         )
         for e in wire.in_flight.values()
@@ -158,7 +158,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         wire.knowledge.chunked,
         len(session._drafts.asked),
         wire.auth.scheme,
-        tuple(sorted(graph.known)),
+        tuple(sorted((*key, known.digest) for key, known in session._pushes.presence.known.items())),
         len(session._pushes.ended),
         _kept(session._pushes.checkpoint, normal),
     )

@@ -146,7 +146,7 @@ class Peer:
         return f"connections: {self.connections} ({last or 'no TLS'})" if self.connections else ""
 
     def join(self) -> None:
-        """Waits for the handlers of all connections so far: what they wait for themselves, and as long again to say so."""
+        """Waits for the handlers of all connections so far, twice as long as they wait themselves."""
         for thread in self._threads:
             thread.join(2 * self._patience_s)
 
