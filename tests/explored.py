@@ -348,6 +348,8 @@ def _wide() -> Iterator[Scenario]:
     yield _scenario("image, no tokens", single(), **open_)
     yield _scenario("blob mounted", one_blob(mount_from=base), seeded=b"blob", **posts)
     yield _scenario("blob not mounted", one_blob(mount_from=base), **posts)
+    yield _scenario("blob not mounted from its source", one_blob(mount_from=base[:1]), **posts)
+    yield _scenario("blob not mounted, by PATCH", one_blob(mount_from=base[:1]), config=patches, **posts)
     yield _scenario(
         "blob that is nowhere", one_blob(source=None), doomed=True, **{**posts, "answers": ("ok",), "faults": 0}
     )
@@ -361,6 +363,13 @@ def _wide() -> Iterator[Scenario]:
         two_blobs(),
         config=attrs.evolve(sessions, resumable_above_bytes=0),
         **{**few, "faults": 1},
+    )
+    late = {**few, "answers": ("ok", "401", "denied"), "faults": 2}
+    yield _scenario(
+        "2 blobs by PATCH, refused late",
+        two_blobs(),
+        config=attrs.evolve(sessions, resumable_above_bytes=0),
+        **late,
     )
     yield _scenario("image, refused late", single(), config=patient, **{**few, "answers": ("ok", "401", "503")})
     yield _scenario("blob in a session, refused late", one_blob(), config=sessions, **few)

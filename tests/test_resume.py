@@ -539,7 +539,7 @@ def test_what_is_no_part_of_a_push_is_carried_over_unchanged_and_said() -> None:
     assert play.run(blobs_push(blob(b"another"))).outcome is PushOutcome.PUSHED
     assert play.names == ["HEAD blob", "POST start", "PATCH", "PUT commit"], "nothing of it is asked"
     [told] = play.told(Status.NOT_RESUMED)
-    assert told.subject == DIGEST and "left open, and kept" in told.text
+    assert told.subject == DIGEST and "was left as it is" in told.text
     assert play.saves[-1] == first.saves[-1]
     play.run(blobs_push(blob(b"a third")))
     assert len(play.told(Status.NOT_RESUMED)) == 1, "said once"
@@ -597,7 +597,7 @@ def test_what_was_left_in_another_repository_is_said_and_carried_over() -> None:
     play = again(first)
     assert play.run(blobs_push(blob(b"another"), repository="team/other")).outcome is PushOutcome.PUSHED
     [told] = play.told(Status.NOT_RESUMED)
-    assert f"its upload to {REPO} is left open" in told.text
+    assert f"its upload to {REPO} was left as it is" in told.text
     assert "DELETE session" not in play.names and play.saves[-1] == first.saves[-1]
 
 

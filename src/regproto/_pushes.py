@@ -75,7 +75,7 @@ class Pushes:
         """Tell of what an earlier process left open and no push of this one went on with: another may, so it is left as
         it is."""
         for kept in self.checkpoint.unclaimed():
-            text = f"it is no part of what was pushed; its upload to {kept.repository} is left open, and kept"
+            text = f"it is no part of what was pushed; its upload to {kept.repository} was left as it is"
             self.wire.notices.tell(kept.digest, kept.descriptor, Status.NOT_RESUMED, text=text)
 
     # --- time ---

@@ -76,9 +76,9 @@ class PushWork:
     def __attrs_post_init__(self) -> None:
         self.alone = (self,)
 
-    def repositories(self) -> frozenset[str]:
+    def repositories(self) -> tuple[str, ...]:
         """Those it makes requests about, mount sources aside."""
-        return frozenset((self.plan.repository, *(upload.repository for upload in self.cancelling)))
+        return tuple(dict.fromkeys((self.plan.repository, *(upload.repository for upload in self.cancelling))))
 
     def streamed(self) -> tuple[Streamed, ...]:
         """Its streams that are there."""
