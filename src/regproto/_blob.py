@@ -202,7 +202,8 @@ class BlobMachine(Machine):
 
     def __attrs_post_init__(self) -> None:
         self.digest, self.size = self.blob.descriptor.digest, self.blob.descriptor.size
-        self.checks = len([s for s in self.candidates if s is not None and not s.foreign]) > 1
+        named = self.candidates[1:] and [s for s in self.candidates if s is not None and not s.foreign]
+        self.checks = len(named) > 1
 
     @property
     def body_bytes(self) -> int:

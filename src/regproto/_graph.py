@@ -267,7 +267,8 @@ class Graph:
         unproven = isinstance(machine, UploadMachine) and machine.unproven and machine.state is not UploadState.SETTLING
         outcome = doubted(machine, outcome)
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
-        self.wire.note_session(machine)
+        if self.wire.sessions or (facts is not None and facts.location):
+            self.wire.note_session(machine)
         if machine.doomed:
             machine.doomed, machine.delay_s = False, 0.0
             if _O.DROP in machine.TABLE[machine.state]:
@@ -280,7 +281,7 @@ class Graph:
             if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
                 self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             follow(self, machine, outcome)
-        elif isinstance(machine, BlobMachine):
+        elif isinstance(machine, BlobMachine) and (machine.node.sent_bytes or machine.location):
             self._moved(machine)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:

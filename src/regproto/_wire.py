@@ -114,6 +114,8 @@ class Wire:
     agent: Headers = attrs.field(init=False)
     home: Origin = attrs.field(init=False)
     """The registry's own."""
+    sessions_max: int = attrs.field(init=False)
+    """Upload sessions that may be open."""
     first_limit: tuple[str, float] = attrs.field(init=False)
     """What every exchange is held to at first."""
     journal: list[Edge] | None = None
@@ -138,6 +140,7 @@ class Wire:
     def __attrs_post_init__(self) -> None:
         self.prefix = self.base + "/"
         self.agent = (("User-Agent", self.config.user_agent),)
+        self.sessions_max = SESSIONS_PER_PLACE * self.config.max_exchanges
         self.home = self.origins[self.auth.origin] = Origin(self.auth.origin)
         whole_s, connect_s = self.config.exchange_timeout_s, self.config.connect_timeout_s
         self.first_limit = ("no connection", connect_s)
@@ -166,7 +169,9 @@ class Wire:
             if not isinstance(found, Abort) or found.id in self.in_flight:
                 return found  # an Abort is void if the answer came before it was polled for
         for origin in tuple(self.origins.values()):
-            while (lanes := origin.ready(self.config, self.now, may_open := self._may_open())) is not None:
+            # What ends an upload session is never kept waiting for that, so there may soon be one more.
+            may_open = len(self.sessions) + self.opening < self.sessions_max
+            while (lanes := origin.ready(self.config, self.now, may_open)) is not None:
                 machine = lanes.first()
                 if machine.state not in machine.ASKS:
                     lanes.pop().place = _P.IDLE  # dropped while it was queued
@@ -190,15 +195,11 @@ class Wire:
                 return self._send(machine, ask, ask.url, 0)
         return None
 
-    def _may_open(self) -> bool:
-        """There may be one more upload session. What ends one is never kept waiting for that, so it is always soon."""
-        return len(self.sessions) + self.opening < SESSIONS_PER_PLACE * self.config.max_exchanges
-
     def note_session(self, machine: Machine) -> None:
         """Take note of whether a machine holds an upload session."""
         if machine.holds_session:
             self.sessions.add(machine)
-        else:
+        elif self.sessions:
             self.sessions.discard(machine)
 
     def is_crowded_out(self, machine: Machine) -> bool:
@@ -230,8 +231,9 @@ class Wire:
         exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, now, deadline, limit)
         if ask.deadline_s is not None:
             self._hasten(exchange)
-        exchange.opens = machine.may_open(self.knowledge)
-        self.opening += exchange.opens
+        if ask.method == "POST" and machine.may_open(self.knowledge):
+            exchange.opens = True
+            self.opening += 1
         origin.exchanges += 1
         origin.bodies += size > 0
         origin.body_bytes += size
