@@ -133,7 +133,7 @@ def always(answer: Answer) -> Iterator[Answer]:
 
 
 def name_of(send: Send) -> str:
-    """A request in two words, e.g. `POST mount`."""
+    """A request in two words, e.g. `POST mount`. Repositories below `base/` are those that blobs are mounted from."""
     url = urlsplit(send.url)
     query = parse_qs(url.query)
     what = "session"
@@ -144,7 +144,7 @@ def name_of(send: Send) -> str:
     elif "/manifests/" in url.path:
         what = "tags" if "tag" in query else "manifest" if ":" in url.path else "tag"
     elif send.method == "HEAD":
-        what = "blob"
+        what = "source" if "/v2/base/" in send.url else "blob"
     elif send.method == "POST":
         what = "mount" if "mount" in query else "blob" if "digest" in query else "start"
     elif send.method == "PUT":

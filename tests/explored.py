@@ -36,13 +36,23 @@ from regproto._manifest import ManifestMachine
 from regproto._messages import FailureKind, Response, Send, Written
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import entry_of, fallback_tag
+from regproto._source_check import SourceCheckMachine
 from regproto._stream import StreamMachine
 from regproto._token import TokenMachine, TokenState
 from regproto._upload import UploadMachine
 from regproto.testing import Answer, Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
 from regproto.testing._explorer import SECRET, _handled, fails, status
 
-MACHINES = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, LookupMachine, StreamMachine, TokenMachine)
+MACHINES = (
+    BlobMachine,
+    SourceCheckMachine,
+    UploadMachine,
+    ManifestMachine,
+    ReferrersMachine,
+    LookupMachine,
+    StreamMachine,
+    TokenMachine,
+)
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -189,6 +199,7 @@ def scenarios() -> Iterator[Scenario]:
     yield from _tokens()
     yield from _streams()
     yield from _cancelled()
+    yield from _crowded()
     yield from _crashed()
     yield from _attached()
     yield from _doubted()
@@ -341,6 +352,8 @@ def _wide() -> Iterator[Scenario]:
     yield _scenario("image, no tokens", single(), **open_)
     yield _scenario("blob mounted", one_blob(mount_from=base), seeded=b"blob", **posts)
     yield _scenario("blob not mounted", one_blob(mount_from=base), **posts)
+    yield _scenario("blob not mounted from its source", one_blob(mount_from=base[:1]), **posts)
+    yield _scenario("blob not mounted, by PATCH", one_blob(mount_from=base[:1]), config=patches, **posts)
     yield _scenario(
         "blob that is nowhere", one_blob(source=None), doomed=True, **{**posts, "answers": ("ok",), "faults": 0}
     )
@@ -354,6 +367,13 @@ def _wide() -> Iterator[Scenario]:
         two_blobs(),
         config=attrs.evolve(sessions, resumable_above_bytes=0),
         **{**few, "faults": 1},
+    )
+    late = {**few, "answers": ("ok", "401", "denied"), "faults": 2}
+    yield _scenario(
+        "2 blobs by PATCH, refused late",
+        two_blobs(),
+        config=attrs.evolve(sessions, resumable_above_bytes=0),
+        **late,
     )
     yield _scenario("image, refused late", single(), config=patient, **{**few, "answers": ("ok", "401", "503")})
     yield _scenario("blob in a session, refused late", one_blob(), config=sessions, **few)
@@ -491,6 +511,26 @@ def _cancelled() -> Iterator[Scenario]:
     known = Credentials(id=0, identity_token=SECRET)
     token = RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"})
     yield _scenario("identity token, cancelled", one_blob(), keychain=known, **{**ways, "options": token})
+
+
+def _crowded() -> Iterator[Scenario]:
+    """One place for all, so two upload sessions at most: whatever opens one waits for what ends one."""
+    one = Config(attempts=2, max_exchanges=1, small_blob_bytes=0, resumable_above_bytes=0)
+    base = (MountSource(repository="team/base"), MountSource(repository="team/other"))
+    ways = {"options": RegistryOptions(), "config": one, "answers": ("ok", "404", "lost", "503"), "faults": 1}
+    three = attrs.evolve(one_blob(), blobs=[b for n in range(3) for b in one_blob(b"blob %d" % n).blobs])
+    yield _scenario("3 blobs, one place", three, **ways)
+    yield _scenario("3 blobs, one place, cancelled", three, **{**ways, "answers": ("ok", "404"), "cancel": True})
+    no_mount = {**ways, "options": RegistryOptions(mount=False)}
+    mounts = attrs.evolve(three, blobs=[attrs.evolve(blob, mount_from=base) for blob in three.blobs])
+    yield _scenario("3 blobs not mounted, one place", mounts, **{**no_mount, "answers": ("ok", "404"), "faults": 1})
+    posts = {**ways, "config": attrs.evolve(one, small_blob_bytes=10, resumable_above_bytes=10)}
+    ignored = {**posts, "options": RegistryOptions(single_post=202)}
+    yield _scenario("3 blobs by ignored POSTs, one place", three, **ignored)
+    mounted = one_blob(source=None, mount_from=base)  # else it would be sent to both repositories
+    two = (mounted, attrs.evolve(mounted, repository="team/two"))
+    shared = {**ways, "config": attrs.evolve(one, max_exchanges=2), "cancel": True, "answers": ("ok", "404")}
+    yield _scenario("two pushes asking the same sources", *two, seeded=b"blob", **{**shared, "faults": 2})
 
 
 def _crashed() -> Iterator[Scenario]:

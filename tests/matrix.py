@@ -18,6 +18,7 @@ from regproto._blob import BlobState
 from regproto._machine import State
 from regproto._manifest import ManifestState
 from regproto._referrers import ReferrersState
+from regproto._source_check import SourceCheckState
 from regproto._token import TokenState
 from regproto._upload import UploadState
 from regproto.testing import Auth
@@ -90,6 +91,7 @@ IDENTITY: Final = {
 
 ROWS: Final[Mapping[str, Row]] = {
     "HEAD blob": Row(state=BlobState.LOOKING, config=PLAIN, push=BLOB),
+    "HEAD source": Row(state=SourceCheckState.LOOKING, config=PLAIN, push=blobs_push(blob(CONTENT, *SOURCES))),
     "POST mount": Row(state=BlobState.MOUNTING, config=PLAIN, push=blobs_push(blob(CONTENT, *SOURCES))),
     "POST blob": Row(state=BlobState.POSTING, push=BLOB),
     "POST start": Row(state=UploadState.STARTING, config=PLAIN, push=BLOB),
@@ -167,6 +169,7 @@ _ON: Final = ("GET session", "PATCH", "PUT commit")
 _SURE: Final = ("HEAD blob", *_ON)
 _PLAINLY: Final = ("HEAD blob", *_UP)
 _LISTING: Final = ("GET tag", "PUT tag", "GET tag")
+_OTHER: Final = ("HEAD source",)
 _GIVEN_BACK: Final = Fails("not you")
 _EACH: Final = ("PUT tag",) * 3
 _LOOK_AT_EACH: Final = ("HEAD tag", "HEAD tag", "PUT tag", "PUT tag", "HEAD tag", "PUT tag")
@@ -193,6 +196,11 @@ def _again(
 
 CELLS: Final[Mapping[str, Mapping[str, Cell]]] = {
     "HEAD blob": _again("HEAD blob", *_UP, absent=_UP, range_=_UP),
+    # The other source is asked at the same time.
+    "HEAD source": _again(
+        *_OTHER, "HEAD source", "POST mount", absent=(*_OTHER, "POST mount"), range_=(*_OTHER, "POST mount")
+    )
+    | {"401": (*_OTHER, "GET token", "HEAD source", "POST mount")},
     "POST mount": _again("POST mount", absent=("POST mount",), range_=_UP),
     "POST blob": _again("POST blob", absent=_UP, range_=_UP, after=_PLAINLY),
     "POST start": _again("POST start", "PUT blob", absent=_UNKNOWN, range_=Fails("BLOB_UPLOAD_INVALID")),

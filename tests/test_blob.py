@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs, urlsplit
+
 import attrs
 import pytest
 
 from core import (
     DONE_BUT_LOST,
+    HANG,
     LOST,
+    PASS,
     PLAIN,
+    Answer,
     Play,
     always,
     cut_after,
@@ -29,6 +34,7 @@ from regproto import (
     RemoteProtocolError,
     Status,
 )
+from regproto.testing import Auth, Grant
 
 CONTENT = b"0123456789"
 DIGEST = Digest.of(CONTENT)
@@ -175,19 +181,134 @@ def test_the_registry_of_a_source_is_named() -> None:
     assert play.sends[1].url.endswith("&from=base/one&origin=other.example")
 
 
-def test_sources_in_turn_and_the_session_of_a_refused_mount_is_given_back() -> None:
+def mounted_from(play: Play) -> list[str]:
+    """The sources that a mount was asked from, in order."""
+    return [parse_qs(urlsplit(send.url).query)["from"][0] for send in play.sent("POST mount")]
+
+
+def asked_sources(play: Play) -> list[str]:
+    """The sources that were asked for the blob, in order."""
+    return [urlsplit(send.url).path.removeprefix("/v2/").partition("/blobs/")[0] for send in play.sent("HEAD source")]
+
+
+def test_several_sources_are_asked_at_once_and_it_is_mounted_from_the_first_that_has_it() -> None:
     play = Play()
     play.registry.put_blob("base/two", CONTENT)
     result = play.run(blobs_push(blob(CONTENT, "base/one", "base/two")))
-    assert sorted(play.names[:3]) == ["HEAD blob", "POST mount", "POST mount"]
-    assert result.mounted == (DIGEST,)
-    assert play.names.count("DELETE session") == 1 and not play.registry.sessions(REPO)
+    assert play.names == ["HEAD blob", "HEAD source", "HEAD source", "POST mount"]
+    assert mounted_from(play) == ["base/two"] and result.mounted == (DIGEST,)
 
 
-def test_each_source_that_opens_a_session() -> None:
+def test_the_first_in_order_not_the_first_to_answer() -> None:
+    play = Play({"HEAD source base/one": [HANG]})
+    play.registry.put_blob("base/two", CONTENT)
+    play.submit(blobs_push(blob(CONTENT, "base/one", "base/two")))
+    play.settle()
+    assert "POST mount" not in play.names
+    [held] = play.held.values()
+    play.answer(held, say(404))
+    assert play.run().mounted == (DIGEST,) and mounted_from(play) == ["base/two"]
+
+
+def test_nobody_waits_for_a_source_that_is_not_needed() -> None:
+    play = Play({"HEAD source base/two": [HANG]})
+    play.registry.put_blob("base/one", CONTENT)
+    assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).mounted == (DIGEST,)
+    assert play.now == 0 and not play.held, "what was asked is stopped at the end"
+
+
+def test_without_a_source_that_has_it_no_session_is_opened_for_a_mount() -> None:
     play = Play()
     assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).uploaded == (DIGEST,)
+    assert play.names == ["HEAD blob", "HEAD source", "HEAD source", "POST blob"]
+
+
+@pytest.mark.parametrize("answer", [say(403), say(401), say(405), say(200), say(500), say(302)])
+def test_a_404_alone_rules_a_source_out(answer: Answer) -> None:
+    play = Play({"HEAD source base/one": always(answer)})
+    play.registry.put_blob("base/one", CONTENT)
+    play.registry.put_blob("base/two", CONTENT)
+    assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).mounted == (DIGEST,)
+    assert mounted_from(play) == ["base/one"]
+
+
+def test_a_source_that_was_not_ruled_out_and_is_refused_is_followed_by_the_next() -> None:
+    play = Play({"HEAD source base/one": [say(403)]})
+    play.registry.put_blob("base/two", CONTENT)
+    assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).mounted == (DIGEST,)
+    assert mounted_from(play) == ["base/one", "base/two"]
     assert play.names.count("DELETE session") == 1 and not play.registry.sessions(REPO)
+
+
+def test_the_session_of_a_refused_mount_is_used_where_no_other_source_is_known_to_have_it() -> None:
+    play = Play({"HEAD source base/two": [HANG]}, mount=False)
+    play.registry.put_blob("base/one", CONTENT)
+    assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).uploaded == (DIGEST,)
+    assert play.names == ["HEAD blob", "HEAD source", "HEAD source", "POST mount", "PUT blob"]
+
+
+def test_at_most_four_sources_are_asked_at_once() -> None:
+    play = Play({"HEAD source": always(HANG)})
+    play.submit(blobs_push(blob(CONTENT, *(f"base/{n}" for n in range(6)))))
+    play.settle()
+    assert asked_sources(play) == [f"base/{n}" for n in range(4)]
+    for held in tuple(play.held.values()):
+        play.answer(held, say(404))
+    play.settle()
+    assert asked_sources(play)[4:] == ["base/4", "base/5"]
+    play.on({})
+    for held in tuple(play.held.values()):
+        play.answer(held, say(404))
+    assert play.run().uploaded == (DIGEST,)
+
+
+def test_a_source_that_lacked_its_first_eight_goes_last() -> None:
+    contents = [b"layer %d" % n for n in range(30)]
+    play = Play(config=Config(max_exchanges=4))
+    for content in contents[:-1]:
+        play.registry.put_blob("base/two", content)
+    play.registry.put_blob("base/one", contents[-1])
+    result = play.run(blobs_push(*(blob(content, "base/one", "base/two") for content in contents)))
+    assert len(result.mounted) == 30
+    asked = asked_sources(play)
+    # The first eight, what was on its way then, and the one that the other lacks.
+    assert asked.count("base/two") == 30 and 9 <= asked.count("base/one") <= 8 + 4 + 1
+    assert mounted_from(play).count("base/one") == 1
+
+
+def test_pushes_that_overlap_share_what_sources_were_asked() -> None:
+    play = Play()
+    play.registry.put_blob("base/two", CONTENT)
+    layer = blob(CONTENT, "base/one", "base/two")
+    play.run(blobs_push(layer), blobs_push(layer, repository="team/other"))
+    assert sorted(asked_sources(play)) == ["base/one", "base/two"]
+    play.run(blobs_push(layer, repository="team/third"))
+    assert len(asked_sources(play)) == 4, "what was known is forgotten with the last of them"
+    assert not play.session._graph.sources.checks and not play.session._graph.sources.tallies
+
+
+def test_a_push_goes_on_waiting_for_a_source_that_another_asked() -> None:
+    play = Play({"HEAD source": always(HANG)})
+    play.registry.put_blob("base/one", CONTENT)
+    layer = blob(CONTENT, "base/one", "base/two")
+    play.submit(blobs_push(layer), blobs_push(layer, blob(b"more"), repository="team/other"))
+    play.settle()
+    play.session.cancel(1)
+    play.settle()
+    assert play.results[1].outcome is PushOutcome.CANCELLED and not play.aborted
+    for held in tuple(play.held.values()):
+        play.answer(held, PASS)
+    play.on({})
+    assert play.run().mounted == (DIGEST,)
+
+
+def test_a_source_without_a_token_costs_no_request() -> None:
+    # The token server refuses a token that covers it, and the registry would refuse the rest.
+    grants = [Grant(repository=REPO)]
+    play = Play(auth=Auth.BEARER, grants=grants, ungranted=403)
+    play.registry.put_blob("base/one", CONTENT)
+    assert play.run(blobs_push(blob(CONTENT, "base/one", "base/two"))).uploaded == (DIGEST,)
+    assert "HEAD source" not in play.names and "POST mount" not in play.names
 
 
 def test_the_session_of_a_refused_mount_is_used() -> None:
@@ -204,9 +325,9 @@ def test_any_other_refusal_of_a_mount_means_an_upload(status: int) -> None:
 
 
 def test_sources_are_bounded() -> None:
-    play = Play({"POST mount": always(say(404))})
+    play = Play({"HEAD source": always(say(403)), "POST mount": always(say(404))})
     play.run(blobs_push(blob(CONTENT, *(f"base/{n}" for n in range(20)))))
-    assert play.names.count("POST mount") == 8
+    assert play.names.count("POST mount") == play.names.count("HEAD source") == 8
 
 
 @pytest.mark.parametrize(("answer", "mounted"), [(201, True), (202, False), (400, False)])

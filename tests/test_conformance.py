@@ -125,6 +125,7 @@ def test_the_readme_names_scenarios_that_are_there() -> None:
 ROWS = (
     "HEAD blob",
     "POST start",
+    "HEAD source",
     "POST mount",
     "single POST",
     "PATCH",

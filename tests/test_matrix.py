@@ -47,6 +47,7 @@ from regproto._content import OCI_INDEX
 from regproto._manifest import ManifestMachine
 from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import fallback_tag
+from regproto._source_check import SourceCheckMachine
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
 from regproto.testing import Auth
@@ -123,7 +124,7 @@ def test_cell(request_: str, column: str) -> None:
 def test_the_table_is_whole() -> None:
     assert CELLS.keys() == ROWS.keys()
     assert all(cells.keys() == COLUMNS.keys() for cells in CELLS.values())
-    machines = (BlobMachine, UploadMachine, ManifestMachine, ReferrersMachine, TokenMachine)
+    machines = (BlobMachine, SourceCheckMachine, UploadMachine, ManifestMachine, ReferrersMachine, TokenMachine)
     asked = {state for machine in machines for state in machine.ASKS}
     assert asked == {row.state for row in ROWS.values()} | LOOKS_OF_OTHER_ROWS
 
@@ -271,7 +272,8 @@ def test_mount_sources_that_do_not_exist() -> None:
     play = started("POST mount")
     play.on({"POST mount": always(say(404))})
     assert play.run(MOUNT_PUSH).outcome is PushOutcome.PUSHED
-    assert play.names == ["HEAD blob", "POST mount", "POST mount", "POST start", "PUT blob"]
+    looks = ["HEAD blob", "HEAD source", "HEAD source"]
+    assert play.names == [*looks, "POST mount", "POST mount", "POST start", "PUT blob"]
 
 
 def test_a_mount_refused_with_401_costs_the_source() -> None:
@@ -279,7 +281,8 @@ def test_a_mount_refused_with_401_costs_the_source() -> None:
     play.on({"POST mount from=base/one": always(CHALLENGE)})
     result = play.run(MOUNT_PUSH)
     assert result.mounted == (MOUNT_PUSH.blobs[0].descriptor.digest,)
-    assert [name for name in play.names if name != "GET token"] == ["HEAD blob", *["POST mount"] * 3]
+    looks = ["HEAD blob", "HEAD source", "HEAD source"]
+    assert [name for name in play.names if name != "GET token"] == [*looks, *["POST mount"] * 3]
 
 
 def test_what_a_manifest_404_says_is_missing_is_pushed() -> None:

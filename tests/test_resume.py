@@ -27,7 +27,21 @@ from core import (
     say,
 )
 from pushes import REPO, blob, blobs_push, image
-from regproto import Config, Digest, PushOutcome, PushTimeout, RegistryError, Save, Send, Session, Status, plan_push
+from regproto import (
+    Config,
+    ContentError,
+    Digest,
+    PushOutcome,
+    PushResult,
+    PushTimeout,
+    RegistryError,
+    Save,
+    Send,
+    Session,
+    Status,
+    merge_kept,
+    plan_push,
+)
 from regproto._machine import Knowledge, Outcome
 from regproto._upload import UploadMachine, UploadState
 from regproto.testing import Auth, LocationStyle
@@ -346,13 +360,14 @@ def test_upload_urls_that_registries_make(path: str) -> None:
     assert [send.url for send in play.sends if send.method == "GET"] == [f"{BASE}{path}"]
 
 
-@pytest.mark.parametrize("pushed", [blob(b"another"), attrs.evolve(LAYER, identity="2")])
 @pytest.mark.parametrize("answer", [say(404), say(200), say(204, Range="0-500"), say(403), PASS])
-def test_what_is_not_wanted_is_deleted_only_if_the_registry_knows_it(pushed: Any, answer: Any) -> None:
+def test_what_is_not_wanted_is_deleted_only_if_the_registry_knows_it(answer: Any) -> None:
     play = again(cut(120), {"GET session": always(answer)})
-    assert play.run(blobs_push(pushed)).outcome is PushOutcome.PUSHED
+    result = play.run(blobs_push(attrs.evolve(LAYER, identity="2")))
+    assert result.outcome is PushOutcome.PUSHED
     assert play.names.count("DELETE session") == (answer is PASS)
     assert "GET session" in play.names and not play.told(Status.RESUMED)
+    assert result.left_open == (answer not in (PASS, say(404))), "what stays open is said"
 
 
 @pytest.mark.parametrize("answer", [say(202), refuse(403, "DENIED"), refuse(400, "UNSUPPORTED")])
@@ -518,12 +533,37 @@ def test_a_refusal_gives_back_what_it_refused() -> None:
     assert play.names[-1] == "DELETE session" and play.saves[-1] == b""
 
 
-def test_what_is_no_longer_pushed_is_given_back_and_said() -> None:
-    play = again(cut(120))
-    other = blob(b"another")
-    assert play.run(blobs_push(other)).outcome is PushOutcome.PUSHED
-    assert play.told(Status.NOT_RESUMED)[0].subject == DIGEST
-    assert not play.registry.sessions(REPO) and play.saves[-1] == b""
+def test_what_is_no_part_of_a_push_is_carried_over_unchanged_and_said() -> None:
+    first = cut(120)
+    play = again(first)
+    assert play.run(blobs_push(blob(b"another"))).outcome is PushOutcome.PUSHED
+    assert play.names == ["HEAD blob", "POST start", "PATCH", "PUT commit"], "nothing of it is asked"
+    [told] = play.told(Status.NOT_RESUMED)
+    assert told.subject == DIGEST and "was left as it is" in told.text
+    assert play.saves[-1] == first.saves[-1]
+    play.run(blobs_push(blob(b"a third")))
+    assert len(play.told(Status.NOT_RESUMED)) == 1, "said once"
+    later = again(first)
+    later.run(PUSH)
+    assert ranges(later) == ["120-199"] and whole(later)
+
+
+def test_half_of_what_is_kept_is_another_s() -> None:
+    """A worker that goes on with its half leaves the other half's uploads as they are, in what it keeps itself too."""
+    theirs = attrs.evolve(blob(bytes(300)), identity="2")
+    first = Play({"PATCH": always(HANG)}, config=PATCHES, save=True)
+    first.submit(blobs_push(LAYER, theirs))
+    first.settle()
+    both = {upload["digest"]: upload for upload in uploads(first.saves[-1])}
+    assert len(both) == 2
+    play = again(first)
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+    [kept] = uploads(play.saves[-1])
+    assert kept == both[str(theirs.descriptor.digest)]
+    assert len(play.registry.sessions(REPO)) == 1 and "DELETE session" not in play.names
+    other = again(play)
+    assert other.run(blobs_push(theirs)).outcome is PushOutcome.PUSHED
+    assert "POST start" not in other.names and not other.registry.sessions(REPO) and other.saves[-1] == b""
 
 
 def test_a_second_push_of_the_same_session_goes_on_with_what_the_first_left() -> None:
@@ -552,12 +592,13 @@ def test_whatever_is_given_as_a_hint(hint: bytes) -> None:
     assert len(play.told(Status.NOT_RESUMED)) == bool(hint)
 
 
-def test_what_was_left_in_another_repository_is_said_and_forgotten() -> None:
-    play = again(cut(120))
+def test_what_was_left_in_another_repository_is_said_and_carried_over() -> None:
+    first = cut(120)
+    play = again(first)
     assert play.run(blobs_push(blob(b"another"), repository="team/other")).outcome is PushOutcome.PUSHED
     [told] = play.told(Status.NOT_RESUMED)
-    assert f"its upload to {REPO} stays open" in told.text
-    assert "DELETE session" not in play.names and play.saves[-1] == b""
+    assert f"its upload to {REPO} was left as it is" in told.text
+    assert "DELETE session" not in play.names and play.saves[-1] == first.saves[-1]
 
 
 def test_a_push_that_took_too_long_leaves_its_upload_for_a_later_one() -> None:
@@ -585,3 +626,223 @@ def test_of_many_that_were_left_the_newest_are_kept_and_read_back(monkeypatch: p
     later = again(play)
     later.run(blobs_push(*layers))
     assert [send.url for send in later.sent("GET session")] == [u["location"] for u in uploads(play.saves[-1])[1:]]
+
+
+def test_what_is_forgotten_of_many_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regproto._resume.UPLOADS_MAX", 2)
+    play = Play({"PATCH": always(HANG)}, config=PATCHES, save=True)
+    for layer in (blob(bytes([n]) * 200) for n in range(3)):
+        push_id = play.submit(blobs_push(layer))
+        play.settle()
+        play.session.cancel(push_id)
+        play.run()
+    [told] = play.told(Status.NOT_RESUMED)
+    assert "forgotten" in told.text and told.subject == Digest.of(bytes(200))
+    monkeypatch.setattr("regproto._resume.UPLOADS_MAX", 1)
+    later = again(play)
+    later.settle()
+    assert "the 1 oldest are forgotten" in later.told(Status.NOT_RESUMED)[0].text
+
+
+# --- given back on request --------------------------------------------------------------------------------------
+
+
+def cancel_kept(play: Play, hint: bytes) -> PushResult:
+    """Give back what a hint tells of; the result."""
+    push_id = play.session.cancel_kept(hint)
+    play.open.add(push_id)
+    play.run()
+    return play.results[push_id]
+
+
+def test_what_is_kept_is_given_back_on_request() -> None:
+    first = cut(120)
+    play = again(first)
+    result = cancel_kept(play, first.saves[-1])
+    assert (result.outcome, result.left_open, result.repository) == (PushOutcome.PUSHED, 0, f"registry.example/{REPO}")
+    assert play.names == ["GET session", "DELETE session"] and whole_or_nothing(play)
+
+
+def whole_or_nothing(play: Play) -> bool:
+    """Nothing is left open, and nothing kept."""
+    return not play.registry.sessions(REPO) and play.saves[-1:] in ([], [b""])
+
+
+def test_by_a_session_that_was_not_given_the_hint() -> None:
+    first = cut(120)
+    play = Play(registry=first.registry)
+    assert cancel_kept(play, first.saves[-1]).left_open == 0
+    assert not play.registry.sessions(REPO) and play.saves == []
+
+
+@pytest.mark.parametrize("auth", [Auth.NONE, Auth.BEARER])
+def test_in_several_repositories(auth: Auth) -> None:
+    first = Play({"PATCH": always(HANG)}, config=PATCHES, save=True, auth=auth)
+    first.submit(PUSH, blobs_push(blob(bytes(300)), repository="team/other"))
+    first.settle()
+    assert len(uploads(first.saves[-1])) == 2
+    play = again(first)
+    assert cancel_kept(play, first.saves[-1]).left_open == 0
+    assert not play.registry.sessions(REPO) and not play.registry.sessions("team/other") and play.saves[-1] == b""
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ({"GET session": always(say(403))}, "403"),
+        ({"GET session": always(say(200))}, "no upload session"),
+        ({"GET session": always(LOST)}, "GET"),
+        ({"DELETE session": always(refuse(405, "UNSUPPORTED"))}, "405"),
+        ({"DELETE session": always(LOST)}, "DELETE"),
+    ],
+)
+def test_what_can_not_be_given_back_stays_kept_and_says_why(script: Any, says: str) -> None:
+    first = cut(120)
+    play = again(first, script)
+    result = cancel_kept(play, first.saves[-1])
+    assert (result.outcome, result.left_open) == (PushOutcome.FAILED, 1)
+    assert says in str(result.error) and play.saves[-1:] in ([], first.saves[-1:])
+    assert len(play.told(Status.LEFT_OPEN)) == 1
+    play.on({})
+    assert cancel_kept(play, first.saves[-1]).left_open == 0 and play.saves[-1] == b""
+
+
+def test_without_a_token_all_of_it_stays_kept() -> None:
+    first = cut(120, auth=Auth.BEARER)
+    play = again(first, {"GET token": always(say(403))})
+    result = cancel_kept(play, first.saves[-1])
+    assert (
+        isinstance(result.error, RegistryError) and result.left_open == 1 and play.saves[-1:] in ([], first.saves[-1:])
+    )
+
+
+def test_one_that_is_gone_is_kept_no_longer() -> None:
+    first = cut(120, lost_sessions=True)
+    play = again(first)
+    assert cancel_kept(play, first.saves[-1]).left_open == 0
+    assert play.names == ["GET session"] and play.saves[-1] == b""
+
+
+def test_what_a_push_goes_on_with_is_left_alone() -> None:
+    first = cut(120)
+    play = again(first)
+    play.submit(PUSH)
+    patch = play.until("PATCH")
+    result_id = play.session.cancel_kept(first.saves[-1])
+    play.open.add(result_id)
+    play.settle()
+    assert play.results[result_id].outcome is PushOutcome.PUSHED and "DELETE session" not in play.names
+    play.answer(patch, PASS)
+    assert play.run().outcome is PushOutcome.PUSHED and ranges(play) == ["120-199"] and whole(play)
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_what_a_push_has_gone_on_with_is_not_kept_any_more(save: bool) -> None:
+    # It is too small to be kept by now.
+    first = cut(120)
+    play = again(first, config=attrs.evolve(PATCHES, resumable_above_bytes=1_000), save=save)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert whole(play) and not play.session._pushes.checkpoint.open
+
+
+def test_what_is_being_given_back_is_gone_on_with_by_no_push() -> None:
+    first = cut(120)
+    play = again(first)
+    play.open.add(play.session.cancel_kept(first.saves[-1]))
+    play.submit(PUSH)
+    play.run()
+    assert play.names.count("POST start") == 1 and whole(play)
+
+
+@pytest.mark.parametrize("stage", ["GET session", "DELETE session"])
+def test_it_can_be_cancelled_and_what_was_not_reached_stays_kept(stage: str) -> None:
+    layers = [blob(bytes([n]) * 200) for n in range(4)]
+    first = Play({"PATCH": always(HANG)}, config=PATCHES, save=True)
+    first.submit(blobs_push(*layers))
+    first.settle()
+    play = again(first, config=attrs.evolve(PATCHES, max_exchanges=1))
+    push_id = play.session.cancel_kept(first.saves[-1])
+    play.open.add(push_id)
+    held = play.until(stage)
+    play.session.cancel(push_id, play.now)
+    play.answer(held, PASS)
+    play.run()
+    result = play.results[push_id]
+    assert result.outcome is PushOutcome.CANCELLED and result.left_open == 3
+    assert len(uploads(play.saves[-1])) == len(play.registry.sessions(REPO)) == 3
+
+
+@pytest.mark.parametrize("hint", [b"{", b"[]", b'{"version": 1, "registry": "https://other.example", "uploads": []}'])
+def test_a_hint_that_can_not_be_used_is_refused(hint: bytes) -> None:
+    play = Play(config=PATCHES, save=True)
+    with pytest.raises(ContentError, match="can't be used"):
+        play.session.cancel_kept(hint)
+    assert play.run(PUSH).outcome is PushOutcome.PUSHED
+
+
+def test_an_upload_that_is_not_trusted_is_said_and_not_asked() -> None:
+    first = cut(120)
+    play = Play(registry=first.registry)
+    result = cancel_kept(play, spoiled(first.saves[-1], upload_location="http://10.0.0.1/up"))
+    assert result.outcome is PushOutcome.PUSHED and play.sends == []
+    assert len(play.told(Status.NOT_RESUMED)) == 1
+
+
+def test_nothing_to_give_back() -> None:
+    play = Play()
+    assert cancel_kept(play, b"").outcome is PushOutcome.PUSHED and play.sends == []
+
+
+# --- joined -----------------------------------------------------------------------------------------------------
+
+
+def entry(content: bytes, offset: int, where: int = 1, repository: str = REPO) -> dict[str, Any]:
+    """An upload as it is kept."""
+    location = f"{BASE}/v2/{repository}/blobs/uploads/{where}"
+    described = {"repository": repository, "digest": str(Digest.of(content)), "size": 200, "identity": "1"}
+    return {**described, "location": location, "offset": offset, "chunk_min_bytes": 0}
+
+
+def kept(*entries: dict[str, Any], single_post: bool | None = None, registry: str = BASE) -> bytes:
+    """A hint of these."""
+    fields = {"version": 1, "registry": registry, "single_post": single_post, "uploads": list(entries)}
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def test_of_one_blob_the_upload_that_is_further_is_taken() -> None:
+    one = kept(entry(b"a", 50), entry(b"b", 10))
+    two = kept(entry(b"a", 60, where=2), entry(b"c", 5), entry(b"b", 9, where=2))
+    both = [entry(b"a", 60, where=2), entry(b"b", 10), entry(b"c", 5)]
+    for joined in (merge_kept(one, two), merge_kept(two, one), merge_kept(b"", one, b"", two, one)):
+        assert sorted(uploads(joined), key=str) == sorted(both, key=str)
+    assert merge_kept(one) == one and merge_kept() == merge_kept(b"") == b""
+
+
+def test_the_same_blob_in_two_repositories_is_two_uploads() -> None:
+    one, two = kept(entry(b"a", 50)), kept(entry(b"a", 60, repository="team/other"))
+    assert len(uploads(merge_kept(one, two))) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "joined"), [((True, None), True), ((True, False), None), ((None, None), None), ((False, False), False)]
+)
+def test_what_was_learned_is_joined_where_it_agrees(told: tuple[bool | None, ...], joined: bool | None) -> None:
+    hints = [kept(entry(b"a", 1), single_post=single_post) for single_post in told]
+    assert json.loads(merge_kept(*hints))["single_post"] is joined
+
+
+@pytest.mark.parametrize("other", [b"{", b"[]", kept(entry(b"a", 1), registry="https://other.example"), kept() + b"]"])
+def test_what_can_not_be_joined_is_refused(other: bytes) -> None:
+    with pytest.raises(ContentError, match="can't be used"):
+        merge_kept(kept(entry(b"a", 1)), other)
+
+
+def test_two_workers_that_join_what_they_kept_leave_nothing() -> None:
+    other = attrs.evolve(blob(bytes(300)), identity="2")
+    one = cut(120)
+    two = Play({"PATCH": [HANG]}, config=PATCHES, save=True, registry=one.registry)
+    two.submit(blobs_push(other))
+    two.settle()
+    play = again(one, hint=merge_kept(one.saves[-1], two.saves[-1]))
+    assert play.run(blobs_push(LAYER, other)).outcome is PushOutcome.PUSHED
+    assert play.names.count("GET session") == 2 and whole(play)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,19 @@ import regproto_sync
 import regproto_trio
 from driving import nobody
 from images import blob_path, image_layout, layers_of, root_digest
-from regproto import Config, Notice, Output, PushOutcome, RegprotoError, Save, Session, Status, TransportError
+from regproto import (
+    Config,
+    ContentError,
+    Notice,
+    Output,
+    PushOutcome,
+    PushResult,
+    RegprotoError,
+    Save,
+    Session,
+    Status,
+    TransportError,
+)
 from regproto.testing import Exchange, FakeRegistry, Fault, FaultKind, RegistryOptions, RequestHead, When
 from regproto_sync import Server
 from regproto_sync._state import open_state
@@ -90,6 +103,61 @@ def test_whoever_has_no_lock_pushes_all_the_same(tmp_path: Path, state: Path, dr
         held.close()
     assert result.outcome is PushOutcome.PUSHED
     assert any(n.status is Status.NOT_RESUMED and "under way" in n.text for n in news)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_is_no_part_of_the_source_any_more_is_given_back_once_it_is_pushed(
+    tmp_path: Path, state: Path, driver: str
+) -> None:
+    layout = image_layout(tmp_path / "layout", [20 * MB])
+    away = Fault(kind=FaultKind.STATUS, status=503, path="uploads/", at=4, count=99)  # from the cut on
+    fake = FakeRegistry(RegistryOptions(faults=[CUT, away]))
+    news: list[Notice] = []
+    with Server(fake) as server:
+        reference = f"127.0.0.1:{server.port}/app:1"
+        with pytest.raises(RegprotoError):
+            call(driver, layout, reference, resume=True, config=IMPATIENT)
+        assert len(fake.sessions("app")) == 1
+        fake.options = RegistryOptions()
+        fake._fault_matches = []
+        shutil.rmtree(layout)
+        image_layout(tmp_path / "layout", [1000])
+        result = call(driver, layout, reference, resume=True, config=IMPATIENT, on_notice=news.append)
+    assert result.outcome is PushOutcome.PUSHED
+    assert any(n.status is Status.NOT_RESUMED and "no part of what was pushed" in n.text for n in news)
+    assert fake.sessions("app") == () and list(state.iterdir()) == []
+
+
+def cancel(driver: str, hint: bytes, registry: str) -> PushResult:
+    if driver == "sync":
+        return regproto_sync.cancel_kept(hint, registry)
+
+    async def main() -> PushResult:
+        with trio.fail_after(30):
+            return await regproto_trio.cancel_kept(hint, registry)
+
+    return trio.run(main)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_is_kept_is_given_back_on_request(tmp_path: Path, state: Path, driver: str) -> None:
+    layout = image_layout(tmp_path / "layout", [20 * MB])
+    away = Fault(kind=FaultKind.STATUS, status=503, path="uploads/", at=4, count=99)
+    fake = FakeRegistry(RegistryOptions(faults=[CUT, away]))
+    with Server(fake) as server:
+        registry = f"127.0.0.1:{server.port}"
+        with pytest.raises(RegprotoError):
+            call(driver, layout, f"{registry}/app:1", resume=True, config=IMPATIENT)
+        [file] = state.glob("*.json")
+        with pytest.raises(RegprotoError, match="503"):
+            cancel(driver, file.read_bytes(), registry)
+        assert len(fake.sessions("app")) == 1
+        fake.options = RegistryOptions()
+        fake._fault_matches = []
+        assert cancel(driver, file.read_bytes(), registry).left_open == 0
+        with pytest.raises(ContentError, match="can't be used"):
+            cancel(driver, file.read_bytes(), "127.0.0.1:1")
+    assert fake.sessions("app") == ()
 
 
 # --- the command ------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ from regproto._messages import (
 )
 from regproto._plan import Blob, Manifest, MountSource, Push, StreamBlob, Streamed, plan_push
 from regproto._reference import Reference, registry_url
+from regproto._resume import merge_kept
 from regproto._session import Session
 
 __version__ = "0.1.0"
@@ -113,6 +114,7 @@ __all__ = [
     "TransportError",
     "Wait",
     "Written",
+    "merge_kept",
     "parse_manifest",
     "plan_push",
     "registry_url",

@@ -1,7 +1,8 @@
 """The life of a blob: is it there, can it be mounted, does one POST do, or does it need an upload session?
 
 It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (HEAD) before it
-repeats anything after an answer that was lost. While the same content is on its way into a repository that it may be
+repeats anything after an answer that was lost. Where it may be mounted from several repositories, it waits until these
+were asked (`_source_check`). While the same content is on its way into a repository that it may be
 mounted from, it waits for that. The upload session is a machine of its own (`_upload`): one blob may
 own several in turn.
 
@@ -32,6 +33,7 @@ class BlobState(State):
     WAITING = "waiting"
     CHOOSING = "choosing"
     LOOKING = "looking"
+    CHECKING = "checking"
     MOUNTING = "mounting"
     POSTING = "posting"
     CONFIRMING = "confirming"
@@ -50,6 +52,7 @@ TABLE: Final[Table] = {
     _S.WAITING: {_O.READY: _S.CHOOSING, _O.DROP: _S.DROPPED},
     _S.CHOOSING: {
         _O.LOOK: _S.LOOKING,
+        _O.CHECK: _S.CHECKING,
         _O.MOUNT: _S.MOUNTING,
         _O.POST: _S.POSTING,
         _O.UPLOAD: _S.UPLOADING,
@@ -69,6 +72,7 @@ TABLE: Final[Table] = {
         _O.BROKEN: _S.FAILED,
         _O.DROP: _S.DROPPED,
     },
+    _S.CHECKING: {_O.READY: _S.CHOOSING, _O.DROP: _S.DROPPED},
     _S.MOUNTING: {
         _O.CREATED: _S.THERE,
         _O.DOUBTFUL: _S.CONFIRMING,
@@ -144,8 +148,8 @@ TABLE: Final[Table] = {
 SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
 """What registries that do not know the single POST were seen to answer it with."""
 _CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
-_MOUNT_FAULTS_MAX: Final = 1
-"""A mount is a short cut: asked again once, then the blob goes the plain way."""
+SHORT_CUT_FAULTS_MAX: Final = 1
+"""A mount, and what is asked before one, is a short cut: tried again once, then the blob goes the plain way."""
 
 _TAKES_POST: Final = Facts(single_post=True)
 
@@ -203,6 +207,10 @@ class BlobMachine(Machine):
     """Bytes."""
     candidates: tuple[MountSource | None, ...] = ()
     """Mount sources not tried yet; None asks for a mount without naming one."""
+    checks: bool = attrs.field(init=False)
+    """There are several sources that can be asked whether they have it, and they are, before it is mounted."""
+    cleared: frozenset[str] = frozenset()
+    """Of those, the ones that were asked and not ruled out."""
     looked: bool = False
     may_post: bool = True
     location: str = ""
@@ -225,6 +233,8 @@ class BlobMachine(Machine):
 
     def __attrs_post_init__(self) -> None:
         self.digest, self.size = self.blob.descriptor.digest, self.blob.descriptor.size
+        named = self.candidates[1:] and [s for s in self.candidates if s is not None and not s.foreign]
+        self.checks = len(named) > 1
 
     @property
     def body_bytes(self) -> int:
@@ -234,6 +244,14 @@ class BlobMachine(Machine):
     def mount_source(self) -> str:
         source = self.candidates[0] if self.state is _S.MOUNTING else None
         return source.repository if source is not None and not source.foreign else ""
+
+    @property
+    def holds_session(self) -> bool:
+        return bool(self.location) and self.kept_offset is None
+
+    def may_open(self, knowledge: Knowledge) -> bool:
+        # Not known yet: whether a single POST is taken. Then its body is small, too.
+        return self.state is _S.MOUNTING or (self.state is _S.POSTING and not knowledge.single_post)
 
     @property
     def has_content(self) -> bool:
@@ -254,7 +272,7 @@ class BlobMachine(Machine):
         return f"blob {self.digest}"
 
     def patience(self, config: Config) -> int:
-        return min(_MOUNT_FAULTS_MAX, config.attempts - 1) if self.state is _S.MOUNTING else config.attempts - 1
+        return min(SHORT_CUT_FAULTS_MAX, config.attempts - 1) if self.state is _S.MOUNTING else config.attempts - 1
 
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
         takes_post = knowledge.single_post
@@ -264,7 +282,7 @@ class BlobMachine(Machine):
             if not small or self.candidates or not self.has_content:
                 return _O.LOOK
         if self.candidates:
-            return _O.MOUNT
+            return _O.CHECK if self._is_to_be_checked(self.candidates[0]) else _O.MOUNT
         if not self.has_content:
             self.error = ContentError(
                 f"{self.describe()} is not in the repository, and there is no content to push it from"
@@ -274,6 +292,9 @@ class BlobMachine(Machine):
         if likely and self.may_post and not self.location and self.size <= config.resumable_above_bytes:
             return _O.POST
         return _O.UPLOAD
+
+    def _is_to_be_checked(self, source: MountSource | None) -> bool:
+        return self.checks and source is not None and not source.foreign and source.repository not in self.cleared
 
     def request_for(self) -> Ask:
         if self.state is _S.MOUNTING:
@@ -339,6 +360,10 @@ class BlobMachine(Machine):
         state = self.state
         if state is _S.WAITING:
             return
+        if state is _S.CHECKING:
+            if facts is not None:
+                self.candidates, self.cleared = facts.sources, facts.cleared
+            return
         if state is _S.MOUNTING:
             self._absorb_mount(outcome)
         elif state is _S.POSTING:
@@ -361,6 +386,9 @@ class BlobMachine(Machine):
             self.how = _N.MOUNTED
         if outcome in (_O.DOUBTFUL, _O.STARTED, _O.REJECTED, _O.REFUSED, _O.DENIED):
             self.candidates = self.candidates[1:]
+            if outcome is _O.STARTED and self.checks and self.has_content:
+                # The session is of use, so it is given up only for a source that is likely to have it.
+                self.candidates = tuple(s for s in self.candidates if s is not None and s.repository in self.cleared)
         elif outcome in (_O.GAVE_UP, _O.UNABLE):
             self.candidates = ()
 

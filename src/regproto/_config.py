@@ -56,7 +56,7 @@ class Config:
 
     max_exchanges: int = attrs.field(default=32, validator=_positive)
     """Exchanges in flight per origin. Enough to fill one round trip with the checks of a large image; registries and
-    their proxies take hundreds from one client."""
+    their proxies take hundreds from one client. Upload sessions that are open are at most twice as many."""
     max_body_bytes: int = attrs.field(default=24 * MIB, validator=_positive)
     """Request-body bytes in flight per origin (one body is always allowed): many small layers go together, and of huge
     ones only so many that each still moves."""
@@ -79,8 +79,9 @@ class Config:
     """One whole push, from the first `poll` after it was submitted; None: as long as it moves. Beyond it the push ends
     with a `PushTimeout`."""
     give_back_timeout_s: float = attrs.field(default=10.0, validator=_positive)
-    """What a push that failed, was cancelled or timed out may take to end its requests and delete its upload
-    sessions: two round trips for each on any registry that still answers."""
+    """What a push that is over may take to end its requests and delete its upload sessions: two round trips for each on
+    any registry that still answers. A request that waits for nothing but a place among others has its time from when it
+    is sent; what is not deleted by then is told (`PushResult.left_open`)."""
     retry_statuses: frozenset[int] = attrs.field(default=TRANSIENT, converter=frozenset, validator=_refusals)
     """Statuses that are worth another try. One that is left out is taken at its first word; one that is added is tried
     again where it would be a refusal (where a 404 only says that something is absent, it goes on saying so)."""

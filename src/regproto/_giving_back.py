@@ -16,6 +16,7 @@ from regproto._messages import Status
 from regproto._resume import Kept
 from regproto._stream import StreamMachine, StreamUpload, spent
 from regproto._upload import UploadMachine, UploadState
+from regproto._work import Node, PushWork
 
 if TYPE_CHECKING:
     from regproto._graph import Graph
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _O: Final = members(Outcome)
 _N: Final = members(Status)
 GIVING_BACK: Final = frozenset({UploadState.SETTLING, UploadState.DISCARDING})
+_GIVEN_UP: Final = frozenset({UploadState.ABANDONED, UploadState.LOST})
+_CLOSED: Final = frozenset({_O.DELETED, _O.GONE, _O.REJECTED})
+"""After these an upload session is not open any more. (What refuses a digest drops what it was given.)"""
 _ENDING: Final = GIVING_BACK | {UploadState.ABANDONED, UploadState.LEFT}
 """In these, an upload is over for its blob."""
 
@@ -33,6 +37,7 @@ def open_session(graph: Graph, blob: BlobMachine) -> None:
     if blob.location:
         facts = Facts(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
         blob.location = ""
+        graph.wire.note_session(blob)
         graph.move(upload, (_O.STARTED, facts))
     else:
         graph.rest(upload)
@@ -40,8 +45,11 @@ def open_session(graph: Graph, blob: BlobMachine) -> None:
 
 def follow(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
     """An upload session is further, or over."""
-    if upload.blob is not None:
-        graph.pushes.checkpoint.follow(upload, outcome)
+    kept = upload.blob is not None and graph.pushes.checkpoint.follow(upload, outcome)
+    if upload.state in _GIVEN_UP and upload.location and outcome not in _CLOSED and not kept:
+        left_open(graph, upload)
+    if upload.kept_at and upload.state in upload.ENDS:
+        graph.pushes.checkpoint.cancelled(upload.kept_at, outcome)
     owner = upload.owner
     if isinstance(owner, BlobMachine):
         graph.totals.moved(owner.node, upload.offset)
@@ -77,6 +85,8 @@ def _tell_owner(graph: Graph, upload: UploadMachine, outcome: Outcome) -> None:
             graph.then(graph.move, blob, (_O.SESSION_LOST, None))
     elif state in _ENDING:
         upload.owner = None
+        if state in GIVING_BACK and (work := _work_of(blob)) is not None:
+            graph.pushes.outlive(upload, work)
         _upload_failed(graph, blob, upload)
 
 
@@ -122,9 +132,49 @@ def give_back(graph: Graph, blob: BlobMachine, unproven: bool = False) -> None:
     """Delete a session that a blob was given, or (`unproven`) an earlier process was, and does not need."""
     upload = discarding(blob, unproven)
     blob.location = ""
-    if blob.expired:
-        return
-    waiting = blob.node.users[0] if blob.node.users else blob.ends_for
+    graph.wire.note_session(blob)
+    waiting = _work_of(blob)
     if waiting is not None:
         graph.pushes.outlive(upload, waiting)
+    if blob.expired:
+        quit_upload(graph, upload)
+        return
+    graph.wire.note_session(upload)
     graph.wire.enqueue(upload)
+
+
+def quit_upload(graph: Graph, upload: UploadMachine) -> None:
+    """There is no time to give a session back."""
+    graph.then(graph.move, upload, (_O.GAVE_UP, None))
+
+
+def lost_opening(graph: Graph, machine: Machine, facts: Facts | None) -> None:
+    """A request that may have opened an upload session was not answered: nobody knows where that is."""
+    starting = machine.state is UploadState.STARTING and not (facts is not None and facts.cut)
+    if starting or (machine.expired and machine.may_open(graph.wire.knowledge)):
+        left_open(graph, machine)
+
+
+def left_open(graph: Graph, machine: Machine) -> None:
+    """An upload session stays open, or may."""
+    work = _work_of(machine)
+    if work is not None:
+        work.left_open += 1
+        if machine.node is work and work.error is None:
+            work.error = machine.error
+
+
+def _work_of(machine: Machine) -> PushWork | None:
+    """The push that a machine is at work for, one of them if they are several."""
+    if machine.ends_for is not None:
+        work: PushWork = machine.ends_for
+        return work
+    if isinstance(machine.node, PushWork):
+        return machine.node
+    owner = machine.owner if isinstance(machine, UploadMachine) else machine
+    if isinstance(owner, StreamMachine):
+        return owner.work  # type: ignore[no-any-return]
+    if isinstance(owner, BlobMachine):
+        node: Node = owner.node
+        return node.users[0] if node.users else owner.ends_for
+    return None

@@ -22,17 +22,20 @@ from regproto._config import Config
 from regproto._content import Digest
 from regproto._drafts import Drafts
 from regproto._errors import ContentError
-from regproto._giving_back import doubted, end_sessions, follow, give_back, open_session, resume
+from regproto._giving_back import doubted, end_sessions, follow, give_back, lost_opening, open_session, resume
 from regproto._letting_go import fail, over, quit_now, withdraw
 from regproto._lists import Lists
 from regproto._lookup import LookupMachine, LookupState
 from regproto._machine import Machine, Outcome, Verdict, advance, members
-from regproto._making import machine_for, stream_upload_for
+from regproto._making import discarding_kept, machine_for, stream_upload_for
 from regproto._manifest import ManifestMachine, ManifestState, together
 from regproto._messages import Content, NoContent, PushOutcome, Status
 from regproto._pushes import Pushes
 from regproto._referrers import ReferrersMachine, ReferrersState
+from regproto._resume import Kept
 from regproto._retry import backoff_s
+from regproto._source_check import SourceCheckMachine, SourceCheckState
+from regproto._source_checks import SourceChecks
 from regproto._stream import StreamMachine, StreamState
 from regproto._token import TokenMachine
 from regproto._totals import Totals
@@ -62,6 +65,7 @@ class Graph:
     lists: Lists
     drafts: Drafts
     totals: Totals
+    sources: SourceChecks
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """What is not there yet."""
     stack: list[Step] = attrs.field(factory=list)
@@ -121,6 +125,17 @@ class Graph:
             work.streams[stream.key] = machine
             self.rest(machine)
         self._aim(work, (*work.manifests, *work.blobs))
+
+    def begin_cancelling(self, work: PushWork, kept: Iterable[Kept]) -> None:
+        """Start to give back upload sessions that earlier processes left."""
+        self.pushes.begin(work)
+        work.cancelling = tuple(discarding_kept(self.base, one, work) for one in kept)
+        work.goals += len(work.cancelling)
+        for repository in work.repositories():
+            self.wire.auth.want(repository, ())
+        for upload in work.cancelling:
+            self.rest(upload)
+        self._reached(work)
 
     def _aim(self, work: PushWork, digests: Iterable[Digest]) -> None:
         """What a push is asked for: its root under each of its tags, and of these what no manifest of it names."""
@@ -294,6 +309,26 @@ class Graph:
                 return node
         return None
 
+    def _check_sources(self, blob: BlobMachine) -> None:
+        for check in self.sources.begin(blob):
+            self.rest(check)
+        self._checked(blob)
+
+    def _checked(self, blob: BlobMachine) -> None:
+        """A blob goes on as soon as it is known where to try first."""
+        if blob.state is BlobState.CHECKING and (facts := self.sources.left_to(blob)) is not None:
+            self.move(blob, (_O.READY, facts))
+
+    def _answered(self, check: SourceCheckMachine) -> None:
+        """A mount source was asked: whoever waited for that goes on."""
+        waiting = [*self.sources.ended(check)]
+        if check.state is SourceCheckState.LACKING:
+            for spared in self.sources.spared(check.source):
+                self.move(spared.machine, (_O.DROP, None))
+                waiting += spared.waiting
+        for blob in waiting:
+            self._checked(blob)
+
     def let_follow(self, node: Node) -> None:
         """Nothing of a node is waited for any more: it is there, or will not be."""
         followers, node.followers = node.followers, ()
@@ -321,20 +356,21 @@ class Graph:
             return
         if facts is not None:
             self.wire.knowledge.learn(facts)
-            if facts.location and isinstance(machine, BlobMachine) and machine.location:
-                give_back(self, machine)
+        if outcome is _O.LOST:
+            lost_opening(self, machine, facts)
         unproven = isinstance(machine, UploadMachine) and machine.unproven and machine.state is not UploadState.SETTLING
         outcome = doubted(machine, outcome)
         advance(machine, outcome, facts, self.wire.knowledge, self.config, self.wire.journal)
+        if self.wire.sessions or (facts is not None and facts.location):
+            self.wire.note_session(machine)
         if (machine.doomed or machine.expired) and self._quits(machine):
             return
         if isinstance(machine, UploadMachine):
             if unproven and machine.blob is not None and machine.offset and outcome in (_O.TOLD, _O.USELESS):
                 self.wire.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             follow(self, machine, outcome)
-        elif isinstance(machine, BlobMachine):
-            if machine.node.sent_bytes and machine.state is not BlobState.THERE:
-                self.totals.moved(machine.node, 0)
+        elif isinstance(machine, BlobMachine) and (machine.node.sent_bytes or machine.location):
+            self._moved(machine)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:
                 self._redo(machine, facts.missing)
@@ -357,6 +393,13 @@ class Graph:
             return True
         return False
 
+    def _moved(self, blob: BlobMachine) -> None:
+        """A blob is in another state."""
+        if blob.node.sent_bytes and blob.state is not BlobState.THERE:
+            self.totals.moved(blob.node, 0)
+        if blob.location and blob.candidates and blob.state not in blob.ENDS:
+            give_back(self, blob)  # what waits to open another session holds none
+
     def _spread(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
         """A tag was to bring others along: those that it did not are put by themselves."""
         also, machine.also, machine.share = machine.also, (), False
@@ -376,6 +419,9 @@ class Graph:
             self.wire.enqueue(machine)
         elif state in machine.ENDS:
             self._end(machine)
+        elif state is BlobState.CHECKING:
+            assert isinstance(machine, BlobMachine)
+            self._check_sources(machine)
         elif isinstance(machine, BlobMachine):
             open_session(self, machine)
         elif isinstance(machine, ManifestMachine):
@@ -475,12 +521,16 @@ class Graph:
             end_sessions(self, machine)
         elif isinstance(machine, (ReferrersMachine, LookupMachine)):
             self._told(machine)
+        elif isinstance(machine, SourceCheckMachine):
+            self._answered(machine)
         if isinstance(machine, StreamMachine):
             self._stream_ended(machine)
         elif machine.state in _THERE:
             self._arrived(machine.node)
         elif machine.state in _FAILED:
             self.then(self._failed, machine.node)
+        if isinstance(machine, UploadMachine) and machine.node is not None:
+            self._reached(machine.node)
         if machine.ends_for is not None:
             self.pushes.one_ended(machine)
 
@@ -525,7 +575,7 @@ class Graph:
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1
         if not work.goals:
-            self.then(over, self, work, PushOutcome.PUSHED)
+            self.then(over, self, work, PushOutcome.PUSHED if work.error is None else PushOutcome.FAILED)
 
     def _failed(self, node: Node) -> None:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""

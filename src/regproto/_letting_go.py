@@ -9,15 +9,13 @@ from regproto._errors import RegprotoError
 from regproto._giving_back import GIVING_BACK
 from regproto._machine import Machine, Outcome, Place, members
 from regproto._messages import BlobSlice, PushOutcome
-from regproto._upload import UploadMachine, UploadState
+from regproto._upload import UploadMachine
 from regproto._work import Node, PushWork
 
 if TYPE_CHECKING:
     from regproto._graph import Graph
 
 _O: Final = members(Outcome)
-_OPENING: Final = frozenset({BlobState.MOUNTING, UploadState.STARTING})
-"""In flight here, a request may open a session: it has no body, and only its answer says what is to be given back."""
 _SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
 """Here a blob needs its content; anywhere else it is yet to be chosen how it gets there."""
 
@@ -60,7 +58,7 @@ def over(graph: Graph, work: PushWork, outcome: PushOutcome, error: RegprotoErro
             node.machine.also = ()
     for stream in work.streams.values():
         _stop(graph, work, stream, stream.upload)
-    _stop(graph, work, *graph.lists.left(work))
+    _stop(graph, work, *graph.lists.left(work), *graph.sources.left(work), *work.cancelling)
     graph.then(_let_go, graph, work)
 
 
@@ -78,7 +76,7 @@ def expire(graph: Graph) -> None:
     for work in graph.pushes.overdue():
         graph.run(fail, graph, work, graph.pushes.timeout(work))
     for machine in graph.pushes.out_of_time():
-        machine.expired = True
+        machine.expired, machine.delay_s = True, 0.0
         if machine.place is Place.IN_FLIGHT:
             graph.wire.abort(machine)
         else:
@@ -99,20 +97,16 @@ def _stop(graph: Graph, work: PushWork, *machines: Machine | None) -> None:
         if isinstance(stopped, UploadMachine):
             stopped.owner = None
             if stopped.state in GIVING_BACK:
+                if stopped.node is work and stopped.place is not Place.IN_FLIGHT:
+                    quit_now(graph, stopped)  # it was asked to give this back, and is not any more
                 continue
         if stopped.place is Place.IN_FLIGHT:
             stopped.doomed = True
-            if not _may_open(graph, stopped):
+            if not stopped.may_open(graph.wire.knowledge):
                 graph.wire.abort(stopped)
         else:
             stopped.delay_s = 0.0
             graph.then(graph.move, stopped, (_O.DROP, None))
-
-
-def _may_open(graph: Graph, machine: Machine) -> bool:
-    """True if what is in flight may open an upload session that only its answer tells of."""
-    # Not known yet: whether a single POST is taken. Then its body is small, too.
-    return machine.state in _OPENING or (machine.state is BlobState.POSTING and not graph.wire.knowledge.single_post)
 
 
 def _hand_on(graph: Graph, work: PushWork, node: Node, machine: BlobMachine) -> None:

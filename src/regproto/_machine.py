@@ -26,6 +26,7 @@ from regproto._config import ERROR_BODY_MAX_BYTES, Config
 from regproto._content import Descriptor, Digest
 from regproto._errors import RegprotoError
 from regproto._messages import Body, Headers, Response, redacted
+from regproto._plan import MountSource
 from regproto._referrers_list import Listing
 
 E = TypeVar("E", bound=enum.Enum)
@@ -97,7 +98,7 @@ class Outcome(enum.Enum):
     EXCHANGE = "exchange"
     USE = "use"
     ASK = "ask"  # the registry itself, for its list
-    CHECK = "check"  # whether something of others is still there
+    CHECK = "check"  # whether something is there that is others'
     SETTLED = "settled"
 
     # Looked up in a table at every step; the members are singletons, so identity is enough (and four times as quick).
@@ -179,6 +180,10 @@ class Facts:
     """The registry was learned to have (or not) a referrers API."""
     conditional_put: bool | None = None
     """The registry was seen to refuse a write whose condition did not hold."""
+    sources: tuple[MountSource | None, ...] = ()
+    """The mount sources that are left, in the order they are to be tried in."""
+    cleared: frozenset[str] = frozenset()
+    """Of those, the ones that were asked and not ruled out."""
 
 
 Verdict: TypeAlias = tuple[Outcome, Facts | None]
@@ -271,6 +276,8 @@ class Machine:
     """To be dropped as soon as the exchange in flight is answered."""
     expired: bool = False
     """There is no time left to end in good order: nothing more is asked."""
+    prolonged: bool = False
+    """Its time to end began later than its push's, because it waited for a place."""
 
     @property
     def url_base(self) -> str:
@@ -286,6 +293,20 @@ class Machine:
     def mount_source(self) -> str:
         """The repository of the same registry that the next request also reads from; "" for none."""
         return ""
+
+    @property
+    def holds_session(self) -> bool:
+        """An upload session that it opened is open, and its own to end."""
+        return False
+
+    @property
+    def gives_back(self) -> bool:
+        """The next request is one of those that end such a session without using it."""
+        return False
+
+    def may_open(self, knowledge: Knowledge) -> bool:
+        """True if the next request, or the one in flight, may open an upload session that only its answer tells of."""
+        return False
 
     def patience(self, config: Config) -> int:
         """How many faults in a row are borne in this state."""

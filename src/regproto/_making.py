@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from regproto._blob import BlobMachine
 from regproto._config import MOUNT_SOURCES_MAX, Config
-from regproto._content import Descriptor
 from regproto._manifest import ManifestMachine, ManifestState
 from regproto._plan import Blob, Manifest
 from regproto._resume import Kept
@@ -116,18 +115,21 @@ def discarding(blob: BlobMachine, unproven: bool) -> UploadMachine:
         sent=blob.size,
         state=UploadState.SETTLING if unproven else UploadState.DISCARDING,
         unproven=unproven,
+        kept_at=blob.location if unproven else "",
     )
 
 
-def discarding_kept(base: str, kept: Kept) -> UploadMachine:
-    """An upload session that an earlier process left and nobody wants, to be deleted once the registry has told of
-    it."""
-    descriptor = Descriptor(media_type="application/octet-stream", digest=kept.digest, size=kept.size)
+def discarding_kept(base: str, kept: Kept, work: PushWork) -> UploadMachine:
+    """An upload session that an earlier process left, to be deleted for a push that was asked to, once the registry has
+    told of it."""
     return UploadMachine(
         base=base,
         repository=kept.repository,
-        blob=Blob(descriptor=descriptor),
+        blob=Blob(descriptor=kept.descriptor),
+        lane=work.id,
+        node=work,
         location=kept.location,
+        kept_at=kept.location,
         sent=kept.size,
         state=UploadState.SETTLING,
         unproven=True,

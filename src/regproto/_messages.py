@@ -176,7 +176,10 @@ class Status(enum.Enum):
     RESUMED = "resumed"
     """An earlier process's upload of this blob goes on; the registry has `sent_bytes` of it."""
     NOT_RESUMED = "not resumed"
-    """What an earlier process left is of no use, `text` says why; the push does without."""
+    """What an earlier process left is not gone on with, and `text` says why: it is of no use, or no part of what is
+    pushed (then it stays kept)."""
+    LEFT_OPEN = "left open"
+    """A push that is over could not give back all upload sessions that it opened; `text` says how many stay open."""
     WARNING = "warning"
     """The registry's own words from a `Warning: 299` header, once per text."""
     PROGRESS = "progress"
@@ -244,6 +247,10 @@ class PushResult:
     """What was asked for (`Push.lookups`), in that order."""
     streamed: tuple[Streamed, ...] = ()
     """The streams that are there, in the order of `Push.streams`."""
+    left_open: int = 0
+    """Upload sessions that stay open at the registry, or may, although they are of no use: those that it refused or had
+    no time to give back, and those it was asked for and did not tell of. Registries delete them after a while, many
+    after a week. (What is kept for a later process is not among them.)"""
     warnings: tuple[str, ...] = ()
     """Texts of the registry's `Warning: 299` headers."""
     requests: int = 0

@@ -46,6 +46,13 @@ class Notices:
             ),
         )
 
+    def left_open(self, registry: str, push_id: int, count: int) -> None:
+        """A push is over, and so many upload sessions stay open."""
+        what = "1 upload session stays open, or may" if count == 1 else f"{count} upload sessions stay open, or may"
+        text = f"{what}: the registry deletes what nobody goes on with after a while"
+        notice = Notice(status=Status.LEFT_OPEN, subject=registry, text=text, push_id=push_id)
+        self._put(f"left open {push_id}", notice)
+
     def warn(self, registry: str, text: str, limit: int) -> None:
         """A registry's warning, once per text."""
         if text not in self.warned and len(self.warned) < limit:

@@ -86,11 +86,30 @@ class Origin:
     light: Lanes = attrs.field(factory=Lanes)
     """Requests without a body."""
     heavy: Lanes = attrs.field(factory=Lanes)
+    ending: Lanes = attrs.field(factory=Lanes)
+    """Requests that give upload sessions back: they go before all others."""
+    withheld: Lanes = attrs.field(factory=Lanes)
+    """Requests that may open one, and whose turn it was when as many were open as may be."""
 
-    def ready(self, config: Config, now: float) -> Lanes | None:
-        """Where to take the next machine from; None: nothing is ready, or there is no room for it."""
+    @property
+    def waits(self) -> bool:
+        """Something is ready to be sent."""
+        return bool(self.light or self.heavy or self.ending or self.withheld)
+
+    def ready(self, config: Config, now: float, may_open: bool) -> Lanes | None:
+        """Where to take the next machine from; None: nothing is ready, or there is no room for it.
+
+        Args:
+            config: the session's.
+            now: the time.
+            may_open: there may be one more upload session.
+        """
         if self.exchanges >= (config.max_exchanges if self.answered else 1) or now < self.hold_until:
             return None
+        if self.ending.turn:
+            return self.ending
+        if may_open and self.withheld.turn and self._has_room(self.withheld.first().body_bytes, config):
+            return self.withheld  # it was before all that is ready now
         # Bodies first: they take longest, and what a small one is answered teaches how the large ones may go.
         heavy, light = self.heavy, self.light
         if heavy.turn and not (light.turn and self.bodies >= self._places(config)):
@@ -100,6 +119,14 @@ class Origin:
             if len(heavy.turn) > 1 and self._may_pass(config.max_body_bytes - self.body_bytes):
                 return heavy
         return light if light.turn else None
+
+    def _has_room(self, size_bytes: int, config: Config) -> bool:
+        """Whether a body may go now: only those of single POSTs, which are small, come here."""
+        if not size_bytes:
+            return True
+        if self.light.turn and self.bodies >= self._places(config):
+            return False
+        return not self.body_bytes or self.body_bytes + size_bytes <= config.max_body_bytes
 
     def _places(self, config: Config) -> int:
         """How many exchanges may have a body while others wait; where there is one place alone, all of them."""

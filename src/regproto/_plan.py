@@ -57,7 +57,8 @@ class Blob:
     """What the driver reads the content from, handed back in `BlobSlice.source`. None: there is no content at hand, and
     the blob must be there, be mountable, or be embedded in its descriptor."""
     mount_from: tuple[MountSource, ...] = ()
-    """Tried in turn before any upload."""
+    """Tried before any upload. Several are asked for the blob first, and it is mounted from the first, in this order,
+    that does not say that it lacks it."""
     identity: str = ""
     """What the source is known by while it does not change, such as a file's size, mtime and inode. An upload that an
     earlier process began goes on only if this is what it was."""

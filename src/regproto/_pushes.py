@@ -9,8 +9,7 @@ import attrs
 
 from regproto._errors import PushTimeout
 from regproto._machine import Machine, Outcome, Place, Verdict
-from regproto._making import discarding_kept
-from regproto._messages import PushOutcome, Status
+from regproto._messages import Notice, PushOutcome, Status
 from regproto._patience import Patience
 from regproto._presence import Presence
 from regproto._resume import Checkpoint
@@ -69,9 +68,12 @@ class Pushes:
         """Have a push reported if it is over and nothing of it is left."""
         if work.outcome is None or work.ending or work.id not in self.under_way:
             return
-        if work.outcome is PushOutcome.PUSHED and len(self.under_way) == 1 and self._discard_unclaimed(work):
-            return
         self.forget(work)
+        self.complain()
+        if work.outcome is PushOutcome.PUSHED and not self.under_way:
+            self._tell_unclaimed()
+        if work.left_open:
+            self.wire.notices.left_open(self.wire.registry, work.id, work.left_open)
         work.alone = ()  # what holds itself would be left to the garbage collector
         self.ended.append(work)
 
@@ -80,19 +82,19 @@ class Pushes:
         if self.under_way.pop(work.id, None) is not None:
             self.presence.ended(work, next(iter(self.under_way), self.presence.next_id))
 
-    def _discard_unclaimed(self, work: PushWork) -> bool:
-        """Delete what an earlier process left open and nobody goes on with; whether there is anything to wait for."""
+    def complain(self) -> None:
+        """Tell of what was kept and can't be used."""
+        complaints, self.checkpoint.complaints = self.checkpoint.complaints, []
+        for digest, text in complaints:
+            notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.wire.registry, text=text)
+            self.wire.notices.add(notice)
+
+    def _tell_unclaimed(self) -> None:
+        """Tell of what an earlier process left open and no push of this one went on with: another may, so it is left as
+        it is."""
         for kept in self.checkpoint.unclaimed():
-            upload = discarding_kept(self.wire.base, kept)
-            assert upload.blob is not None
-            text = "it is no longer a part of what is pushed"
-            if kept.repository == work.plan.repository:
-                self.outlive(upload, work)
-                self.wire.enqueue(upload)
-            else:  # for that repository there is no token
-                text += f"; its upload to {kept.repository} stays open at the registry"
-            self.wire.notices.tell(kept.digest, upload.blob.descriptor, Status.NOT_RESUMED, text=text)
-        return bool(work.ending)
+            text = f"it is no part of what was pushed; its upload to {kept.repository} was left as it is"
+            self.wire.notices.tell(kept.digest, kept.descriptor, Status.NOT_RESUMED, text=text)
 
     # --- time ---
 
@@ -108,13 +110,28 @@ class Pushes:
 
         What only reads their content is aborted: whoever it is for tries again with content of its own.
         """
-        for push_id in self.patience.out_of_time(self.wire.now):
-            work = self.under_way.get(push_id)
-            if work is not None:
-                for exchange in work.read_by:
-                    if self.wire.in_flight.get(exchange.id) is exchange:
-                        self.wire.abort(exchange.machine)
-                yield from [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
+        over = [self.under_way[n] for n in self.patience.out_of_time(self.wire.now) if n in self.under_way]
+        for work in over:
+            for exchange in work.read_by:
+                if self.wire.in_flight.get(exchange.id) is exchange:
+                    self.wire.abort(exchange.machine)
+            left = [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
+            late = [m for m in left if self._is_late(m)]
+            if len(late) < len(left):
+                self.patience.end(work.id, self.wire.now)
+            yield from late
+
+    def _is_late(self, machine: Machine) -> bool:
+        """Whether a machine has had its time to end: not while it is kept from giving a session back by nothing but
+        other requests, and then once more as long from its own."""
+        if not machine.gives_back or machine.prolonged:
+            return True
+        if self.wire.is_crowded_out(machine):
+            return False
+        exchange = machine.exchange
+        begun = exchange is not None and exchange.begun > self.wire.now - self.wire.config.give_back_timeout_s
+        machine.prolonged = begun
+        return not begun
 
     def timeout(self, work: PushWork) -> PushTimeout:
         """The error of a push that has taken too long."""
@@ -126,15 +143,16 @@ class Pushes:
 
     def stop_token(self, work: PushWork) -> None:
         """Stop asking for a token that no other push waits for."""
-        token = self.wire.auth.tokens.get(work.plan.repository)
-        if token is None or token.state in token.ENDS or self._wanted(token):
-            return
-        if token.place is Place.IN_FLIGHT:
-            token.doomed = True
-            self.outlive(token, work)
-            self.wire.abort(token)
-        else:
-            self._forget(token)
+        for repository in work.repositories():
+            token = self.wire.auth.tokens.get(repository)
+            if token is None or token.state in token.ENDS or self._wanted(token):
+                continue
+            if token.place is Place.IN_FLIGHT:
+                token.doomed = True
+                self.outlive(token, work)
+                self.wire.abort(token)
+            else:
+                self._forget(token)
 
     def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
         """Take an outcome to a token, and forget it if nobody waits for it any more."""
@@ -149,4 +167,4 @@ class Pushes:
         del self.wire.auth.tokens[token.repository]
 
     def _wanted(self, token: TokenMachine) -> bool:
-        return any(p.plan.repository == token.repository and p.outcome is None for p in self.under_way.values())
+        return any(token.repository in p.repositories() and p.outcome is None for p in self.under_way.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import attrs
 
@@ -23,13 +23,11 @@ from regproto._messages import (
     Input,
     NoContent,
     NoCredentials,
-    Notice,
     Output,
     Phase,
     Progress,
     Response,
     Save,
-    Status,
     Stream,
     Wait,
     Written,
@@ -38,10 +36,14 @@ from regproto._plan import Blob, Push
 from regproto._pushes import Pushes
 from regproto._resume import Checkpoint
 from regproto._retry import Jitter
+from regproto._source_checks import SourceChecks
 from regproto._totals import Totals
 from regproto._url import base_url
 from regproto._wire import Wire
 from regproto._work import PushWork
+
+NOTHING_KEPT: Final = "nothing"
+"""The repository in the result where there was nothing to give back."""
 
 
 @attrs.define(init=False, eq=False, repr=False)
@@ -57,8 +59,8 @@ class Session:
         seed: for the jitter of retries; give each session its own.
         now: the driver's clock at this moment, seconds on any monotonic scale.
         hint: the data of the newest `Save` of an earlier session that did not come to its end; submit the same pushes
-            again, all before the first is over (what none needs is given back then). It may be anything: what is
-            not trusted is told in a `Notice`, and done without.
+            again. What none of them goes on with stays as it is, and kept (`cancel_kept` gives it back). It may be
+            anything: what is not trusted is told in a `Notice`, and done without.
         save: hand out a `Save` whenever what should outlive the process changes. Uploads that are not finished when
             their push ends are then left open, for a later session, instead of being given back.
         journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
@@ -103,10 +105,8 @@ class Session:
         )
         checkpoint = Checkpoint(base=self.base, active=save)
         checkpoint.load(hint, self._wire.knowledge, self.config.trust_origin)
-        for digest, text in checkpoint.complaints:
-            notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.registry, text=text)
-            self._wire.notices.add(notice)
         self._pushes = Pushes(wire=self._wire, checkpoint=checkpoint)
+        self._pushes.complain()
         self._drafts = Drafts(wire=self._wire)
         self._totals = Totals(notices=self._wire.notices)
         self._graph = Graph(
@@ -117,6 +117,7 @@ class Session:
             lists=Lists(base=self.base, config=self.config, wire=self._wire),
             drafts=self._drafts,
             totals=self._totals,
+            sources=SourceChecks(base=self.base),
         )
         self._next_push = 1
 
@@ -125,6 +126,12 @@ class Session:
 
         Poll again after this: an earlier `Wait` is void.
         """
+        work = self._work(push)
+        self._want(push, push.blobs)
+        self._graph.begin(work)
+        return work.id
+
+    def _work(self, push: Push) -> PushWork:
         work = PushWork(
             id=self._next_push,
             plan=push,
@@ -134,8 +141,30 @@ class Session:
             bytes_before=self._wire.sent_bytes,
         )
         self._next_push += 1
-        self._want(push, push.blobs)
-        self._graph.begin(work)
+        return work
+
+    def cancel_kept(self, hint: bytes) -> int:
+        """Give back the upload sessions that earlier processes left, beside the pushes under way.
+
+        The registry is asked for each first, and deleted is only what it tells of; what a push of this session goes on
+        with is left alone. What can't be given back stays kept, in the data of the next `Save` too.
+
+        Args:
+            hint: the data of a `Save`, or several joined (`merge_kept`). What of it is not trusted is told in a
+                `Notice`, and left alone.
+
+        Returns:
+            The id its `Finished` will carry, as of a push; `cancel` ends it before its time. The outcome is PUSHED if
+            all is gone, else FAILED with the first error, and `left_open` says how many stay open. Poll again after
+            this.
+
+        Raises:
+            ContentError: the hint as a whole can't be used: it is of another version, or about another registry.
+        """
+        kept = self._pushes.checkpoint.cancel(hint, self.config.trust_origin)
+        self._pushes.complain()
+        work = self._work(Push(repository=kept[0].repository if kept else NOTHING_KEPT))
+        self._graph.run(self._graph.begin_cancelling, work, kept)
         return work.id
 
     def _want(self, push: Push, blobs: tuple[Blob, ...]) -> None:

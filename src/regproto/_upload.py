@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._answers import broken, error_codes, refused
+from regproto._answers import broken, error_codes, refusal, refused
 from regproto._blob import FIRST_BYTE, OCTETS, START_HEADERS, blob_body, content_refused, look_verdict, proof_verdict
 from regproto._config import TRANSIENT, Config
 from regproto._content import Digest
@@ -269,10 +269,23 @@ class UploadMachine(Machine):
     """If nobody wants it any more, it is left open for a later process, with what is in it."""
     unproven: bool = False
     """An earlier process left it, and it has not answered yet: what it answers may only cost us the session."""
+    kept_at: str = ""
+    """Where it was when an earlier process kept it; "" for what this one has opened."""
     stalls: int = 0
     """Ranges refused in a row that begin at `offset`."""
     out_of_touch: bool = False
     """The newest Location may not be known."""
+
+    @property
+    def holds_session(self) -> bool:
+        return bool(self.location) and not self.kept_at and self.state not in self.ENDS
+
+    @property
+    def gives_back(self) -> bool:
+        return not self.kept_at and self.state in (_S.SETTLING, _S.DISCARDING)
+
+    def may_open(self, knowledge: Knowledge) -> bool:
+        return self.state is _S.STARTING
 
     @property
     def digest(self) -> Digest:
@@ -317,7 +330,7 @@ class UploadMachine(Machine):
     def go_on(self, location: str, offset: int) -> None:
         """Take over a session that an earlier process left, as far as that knew."""
         self.state, self.location, self.offset = _S.ASKING, location, offset
-        self.sent, self.unproven = self.size, True
+        self.sent, self.unproven, self.kept_at = self.size, True, location
 
     def decide(self, knowledge: Knowledge, config: Config) -> Outcome:
         if self.state is _S.LEAVING:
@@ -387,15 +400,25 @@ class UploadMachine(Machine):
             case _S.PROVING:
                 return self._not_yet(proof_verdict(self, response, url, self.digest, self.size))
             case _S.DISCARDING:
-                if response.status != 416 or self.discards >= DISCARDS_MAX:
+                if 200 <= response.status < 300 or response.status in (404, 410):
                     return _O.DELETED, None
+                if response.status != 416 or self.discards >= DISCARDS_MAX:
+                    return _O.REFUSED, Facts(error=refusal(self.describe(), "DELETE", url, response))
                 # Stale once is as it may be. Stale again: what was cut is still being worked on over there.
                 return (_O.LOOK if self.discards < 2 else _O.UNSURE), None
             case _:
                 verdict = self._classify_status(response, url)
-                # What a disk says is an upload session is deleted only if the registry says so too.
-                unsure = verdict[0] is _O.USELESS and self.state is _S.SETTLING and self.unproven
-                return (_O.GONE, verdict[1]) if unsure else verdict
+                if self.state is _S.SETTLING and self.unproven and verdict[0] in (_O.USELESS, _O.GONE):
+                    return self._classify_unproven(response, url)
+                return verdict
+
+    def _classify_unproven(self, response: Response, url: str) -> Verdict:
+        """What a disk says is an upload session is deleted only if the registry says so too."""
+        if response.status in (404, 410) or error_codes(response) & _SESSION_CODES:
+            return _O.GONE, None
+        return broken(
+            self.describe(), "GET", url, f"answered {response.status}, which tells of no upload session there"
+        )
 
     def _not_yet(self, verdict: Verdict) -> Verdict:
         """What the answer to a question for the blob means after a commit: what is not there may still come."""

@@ -73,6 +73,9 @@ WARNINGS_MAX: Final = 100
 """Different warning texts shown in one session."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _READS: Final = frozenset({"GET", "HEAD"})
+SESSIONS_PER_PLACE: Final = 2
+"""Upload sessions that may be open for each exchange that may be in flight: one that is being sent, and one that is
+ready to be sent next."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -102,6 +105,8 @@ class Exchange:
     """Not empty: an Abort was handed out, and why."""
     ends_for: Any = None
     """The push (`_work.PushWork`) that is over but for this, which reads its content for another."""
+    opens: bool = False
+    """It may open an upload session."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -119,6 +124,8 @@ class Wire:
     agent: Headers = attrs.field(init=False)
     home: Origin = attrs.field(init=False)
     """The registry's own."""
+    sessions_max: int = attrs.field(init=False)
+    """Upload sessions that may be open."""
     first_limit: tuple[str, float] = attrs.field(init=False)
     """What every exchange is held to at first."""
     journal: list[Edge] | None = None
@@ -129,6 +136,10 @@ class Wire:
     parked: dict[str, list[tuple[Lanes, int, deque[Machine]]]] = attrs.field(factory=dict)
     keychain: dict[int, TokenMachine] = attrs.field(factory=dict)
     """Questions to the keychain that are not answered yet."""
+    sessions: set[Machine] = attrs.field(factory=set)
+    """Who holds an upload session that is to be ended."""
+    opening: int = 0
+    """Requests in flight that may open one more."""
     timers: list[tuple[float, int, Machine]] = attrs.field(factory=list)
     next_id: int = 1
     next_deadline: float = math.inf
@@ -139,6 +150,7 @@ class Wire:
     def __attrs_post_init__(self) -> None:
         self.prefix = self.base + "/"
         self.agent = (("User-Agent", self.config.user_agent),)
+        self.sessions_max = SESSIONS_PER_PLACE * self.config.max_exchanges
         self.home = self.origins[self.auth.origin] = Origin(self.auth.origin)
         whole_s, connect_s = self.config.exchange_timeout_s, self.config.connect_timeout_s
         self.first_limit = ("no connection", connect_s)
@@ -167,10 +179,15 @@ class Wire:
             if not isinstance(found, Abort) or found.id in self.in_flight:
                 return found  # an Abort is void if the answer came before it was polled for
         for origin in tuple(self.origins.values()):
-            while (lanes := origin.ready(self.config, self.now)) is not None:
+            # What ends an upload session is never kept waiting for that, so there may soon be one more.
+            may_open = len(self.sessions) + self.opening < self.sessions_max
+            while (lanes := origin.ready(self.config, self.now, may_open)) is not None:
                 machine = lanes.first()
                 if machine.state not in machine.ASKS:
                     lanes.pop().place = _P.IDLE  # dropped while it was queued
+                    continue
+                if not may_open and machine.may_open(self.knowledge):
+                    origin.withheld.add(machine.lane, lanes.pop())
                     continue
                 gate = self.auth.gate(machine, self.now) if self.auth.scheme else _G.OPEN
                 if gate is _G.WAIT:
@@ -189,11 +206,26 @@ class Wire:
                 return self._send(machine, ask, ask.url, 0, astray)
         return None
 
+    def note_session(self, machine: Machine) -> None:
+        """Take note of whether a machine holds an upload session."""
+        if machine.holds_session:
+            self.sessions.add(machine)
+        elif self.sessions:
+            self.sessions.discard(machine)
+
+    def is_crowded_out(self, machine: Machine) -> bool:
+        """A machine waits for nothing but a place."""
+        if machine.place is not _P.QUEUED:
+            return False
+        origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
+        parked = (waiting for *_, waiting in self.parked.get(machine.repository, ()))
+        return self.now >= origin.hold_until and not any(machine in waiting for waiting in parked)
+
     def wait_until(self) -> float:
         """Until when there is nothing to do unless something is received."""
         until = min(self.next_deadline, self.timers[0][0] if self.timers else math.inf)
         for origin in self.origins.values():
-            if origin.hold_until > self.now and (origin.light or origin.heavy):
+            if origin.hold_until > self.now and origin.waits:
                 until = min(until, origin.hold_until)
         return until
 
@@ -211,6 +243,9 @@ class Wire:
         exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, astray, now, deadline, limit)
         if ask.deadline_s is not None:
             self._hasten(exchange)
+        if ask.method == "POST" and machine.may_open(self.knowledge):
+            exchange.opens = True
+            self.opening += 1
         origin.exchanges += 1
         origin.bodies += size > 0
         origin.body_bytes += size
@@ -247,7 +282,7 @@ class Wire:
             return
         machine.place = _P.QUEUED
         origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
-        lanes = origin.heavy if machine.body_bytes else origin.light
+        lanes = origin.ending if machine.gives_back else origin.heavy if machine.body_bytes else origin.light
         lanes.add(machine.lane, machine)
 
     def _origin_at(self, url: str) -> Origin:
@@ -265,7 +300,7 @@ class Wire:
         check_origin(self.base, url, self.auth.trust)
         if len(self.origins) >= ORIGINS_MAX and origin_of(url) not in self.origins:
             spare = [o for o in self.origins.values() if o is not self.home]
-            idle = [o.name for o in spare if not (o.exchanges or o.light or o.heavy)]
+            idle = [o.name for o in spare if not (o.exchanges or o.waits)]
             if not idle:
                 raise RemoteProtocolError(f"the registry leads to more than {ORIGINS_MAX} hosts at once")
             del self.origins[idle[0]]
@@ -308,6 +343,7 @@ class Wire:
         """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
         exchange = self.in_flight.pop(answer.id)
         machine, origin = exchange.machine, exchange.origin
+        self.opening -= exchange.opens
         origin.exchanges -= 1
         origin.bodies -= exchange.size > 0
         origin.body_bytes -= exchange.size

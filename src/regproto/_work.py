@@ -22,6 +22,7 @@ from regproto._messages import PushOutcome, PushResult, Status
 from regproto._plan import Blob, Manifest, Push, Streamed
 from regproto._presence import Known
 from regproto._stream import StreamMachine, StreamState
+from regproto._upload import UploadMachine
 from regproto._wire import Exchange
 
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
@@ -64,6 +65,10 @@ class PushWork:
     """Of that, what is there and what is being sent."""
     implied: set[Digest] = attrs.field(factory=set)
     """What counts as complete because a manifest that names it was found there."""
+    left_open: int = 0
+    """Upload sessions that stay open, or may."""
+    cancelling: tuple[UploadMachine, ...] = ()
+    """Those of earlier processes that it was asked to give back."""
     last_told: bool = False
     """It was told how far it came."""
     attached: dict[Digest, dict[Digest, bool | None]] = attrs.field(factory=dict)
@@ -78,6 +83,10 @@ class PushWork:
 
     def __attrs_post_init__(self) -> None:
         self.alone = (self,)
+
+    def repositories(self) -> tuple[str, ...]:
+        """Those it makes requests about, mount sources aside."""
+        return tuple(dict.fromkeys((self.plan.repository, *(upload.repository for upload in self.cancelling))))
 
     def streamed(self) -> tuple[Streamed, ...]:
         """Its streams that are there."""
@@ -122,6 +131,7 @@ class PushWork:
             listed=self.listed,
             found=tuple(machine.found for machine in self.lookups if machine.found is not None),
             streamed=self.streamed(),
+            left_open=self.left_open,
             warnings=warnings,
             requests=requests - self.requests_before,
             sent_bytes=sent_bytes - self.bytes_before,

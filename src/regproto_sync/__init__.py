@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from regproto_sync._draft import Draft as Draft
     from regproto_sync._driver import Driver as Driver
     from regproto_sync._driver import run_session as run_session
+    from regproto_sync._entries import cancel_kept as cancel_kept
     from regproto_sync._entries import push_artifact as push_artifact
     from regproto_sync._entries import push_image as push_image
     from regproto_sync._entries import push_layer as push_layer
@@ -82,6 +83,7 @@ _HOMES = {
     "artifact": "_artifact",
     "attach": "_attach",
     "blob_of": "_plans",
+    "cancel_kept": "_entries",
     "bytes_blob": "_files",
     "docker_keychain": "_keychain",
     "file_blob": "_files",

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import attrs
 
-from regproto import PushResult, Session
+from regproto import PushResult, Session, registry_url
 from regproto_sync._artifact import UNKNOWN_ARTIFACT
 from regproto_sync._attach import asking
 from regproto_sync._driver import Driver
@@ -178,6 +178,33 @@ def tag(reference: str, tags: Sequence[str], *, plain_http: bool = False, **opti
     plan = plan_tag(reference, tags, plain_http=plain_http)
     with asking(plan.registry_url, options) as ask:
         result = ask(plan.push(ask(plan.question)))
+    first_failure([result])
+    return result
+
+
+def cancel_kept(hint: bytes, registry: str, *, plain_http: bool = False, **options: Unpack[Options]) -> PushResult:
+    """Give back the upload sessions that pushes which were stopped have left open.
+
+    The registry is asked for each first: what it does not know, or does not tell to be an upload, is left alone.
+
+    Args:
+        hint: what a session gave to be kept (`regproto.Save`), or several of those joined by `regproto.merge_kept`.
+        registry: its host, as in a reference.
+        plain_http: see `push`.
+        **options: see `Options`.
+
+    Raises:
+        ContentError: the hint can't be used, or is about another registry.
+        RegprotoError: something could not be given back; the rest is.
+    """
+    seed = options.get("seed")
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    url = registry_url(registry, plain_http=plain_http)
+    session = Session(url, options.get("config"), seed=seed, now=time.monotonic())
+    keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    push_id = session.cancel_kept(hint)
+    with Driver(tls=options.get("tls")) as driver:
+        result = driver.run(session, {push_id}, keychain=keychain, on_notice=options.get("on_notice"))[push_id]
     first_failure([result])
     return result
 

@@ -155,6 +155,8 @@ def line_of(notice: Notice) -> str | None:
             return f"{what} {notice.status.value}" + (f": {notice.text}" if notice.text else "")
         case Status.RETRYING:
             return f"{what} again in {notice.delay_s:.1f} s: {notice.text}"
+        case Status.LEFT_OPEN:
+            return f"{notice.subject}: {notice.text}"
         case Status.WARNING:
             return f"{notice.subject} warns: {notice.text}"
         case Status.UPLOADING | Status.PROGRESS:

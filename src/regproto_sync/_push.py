@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from regproto import Config, Notice, PushResult, Session
+from regproto import Config, Notice, PushOutcome, PushResult, Session
 from regproto_sync._driver import Driver
 from regproto_sync._image import ImageSource
 from regproto_sync._keychain import Keychain, docker_keychain
@@ -61,7 +61,8 @@ def push(
         spool: compress them first, into private temporary files: then they can be.
         tls: for https; by default the system's trust.
         resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
-            do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
+            do so, in the user's state directory. Uploads that are not finished then stay open at the registry; those
+            that are no part of the source any more are given back once it is pushed.
         seed: for the jitter of retries; by default random.
 
     Raises:
@@ -92,6 +93,9 @@ def push(
         push_id = session.submit(planned.push)
         with Driver(tls=tls) as driver:
             result = driver.run(session, {push_id}, keychain=keychain, on_notice=on_notice, keeper=state)[push_id]
+            if state is not None and result.outcome is PushOutcome.PUSHED and state.kept:
+                rest = {session.cancel_kept(state.kept)}
+                driver.run(session, rest, keychain=keychain, on_notice=on_notice, keeper=state)
     finally:
         planned.close()
         if state is not None:

@@ -5,7 +5,8 @@
 
 Upload URLs stand in it, and whoever has one may be able to write to that upload; so nobody but the user may read it. It
 is replaced as a whole and synced, so that a power cut leaves the old or the new, and it goes when nothing is left to
-go on with.
+go on with. A file is of one source alone, so what a push that is done did not go on with (the source has changed) is
+nobody's any more, and given back: a file does not grow from push to push.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ class StateFile:
 
     Attributes:
         hint: what an earlier push left.
+        kept: what stands in it now, or would.
     """
 
     def __init__(self, folder: Path, name: str, lock: int, tell: Callable[[str], None]) -> None:
-        self.hint = b""
+        self.hint = self.kept = b""
         self._folder = folder
         self._path = folder / f"{name}.json"
         self._fresh = folder / f"{name}.tmp"
@@ -56,7 +58,7 @@ class StateFile:
         self._tell = tell
         self._said = False
         try:
-            self.hint = _read(self._path)
+            self.hint = self.kept = _read(self._path)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -64,6 +66,7 @@ class StateFile:
 
     def save(self, data: bytes) -> None:
         """Replaces the file, or removes it. Failures are told once; the push goes on, and a crash would cost more."""
+        self.kept = data
         try:
             if data:
                 _write(self._fresh, data)

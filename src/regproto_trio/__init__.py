@@ -3,6 +3,7 @@
 from regproto_trio._attach import attach, referrers
 from regproto_trio._driver import Driver, drive, run_session
 from regproto_trio._entries import (
+    cancel_kept,
     push_artifact,
     push_image,
     push_layer,
@@ -16,6 +17,7 @@ from regproto_trio._push import push
 __all__ = [
     "Driver",
     "attach",
+    "cancel_kept",
     "drive",
     "push",
     "push_artifact",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack
 
 import trio
 
-from regproto import PushResult, Session
+from regproto import PushResult, Session, registry_url
 from regproto_sync._artifact import UNKNOWN_ARTIFACT
 from regproto_sync._entries import explained, first_failure
 from regproto_sync._image import ImageSource
@@ -125,6 +125,24 @@ async def tag(
     plan = plan_tag(reference, tags, plain_http=plain_http)
     async with asking(plan.registry_url, options) as driver:
         return await driver.push(plan.push(await driver.push(plan.question)))
+
+
+@trio.lowlevel.enable_ki_protection
+async def cancel_kept(
+    hint: bytes, registry: str, *, plain_http: bool = False, **options: Unpack[Options]
+) -> PushResult:
+    """Give back the upload sessions that pushes which were stopped have left open: see `regproto_sync.cancel_kept`."""
+    seed = options.get("seed")
+    seed = int.from_bytes(os.urandom(8)) if seed is None else seed
+    url = registry_url(registry, plain_http=plain_http)
+    session = Session(url, options.get("config"), seed=seed, now=trio.current_time())
+    keychain = options.get("keychain") or docker_keychain(os.environ, Path(os.path.expanduser("~")))
+    push_id = session.cancel_kept(hint)
+    tls, on_notice = options.get("tls"), options.get("on_notice")
+    async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice) as driver:
+        result = await driver.finish(push_id)
+    first_failure([result])
+    return result
 
 
 async def push_artifact(

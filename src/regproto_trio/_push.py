@@ -67,7 +67,8 @@ async def push(
         spool: compress them first, into private temporary files: then they can be.
         tls: for https; by default the system's trust.
         resume: go on where an earlier push of this source to this reference was stopped, and keep what lets a later one
-            do so, in the user's state directory. Uploads that are not finished then stay open at the registry.
+            do so, in the user's state directory. Uploads that are not finished then stay open at the registry; those
+            that are no part of the source any more are given back once it is pushed.
         seed: for the jitter of retries; by default random.
 
     Raises:
@@ -108,6 +109,8 @@ async def push(
     try:
         async with drive(session, keychain=keychain, tls=tls, on_notice=on_notice, keeper=state) as driver:
             result = await driver.push(planned.push)
+            if state is not None and state.kept:
+                await driver.finish(session.cancel_kept(state.kept))
     except RegprotoError as error:
         explained = await trio.to_thread.run_sync(planned.explain, error)
         if explained is error:

@@ -488,9 +488,8 @@ class Explorer:
         # Where checkpoints are kept, a cancelled push leaves its sessions to a later one.
         in_order = done and faults == (0 if self.crash else cancels)
         self._checked["something is in flight, waited for, or all is finished"] += 1
-        self._checked["no upload session is left open without a fault"] += in_order
-        if in_order and len(left) > self.left_open + (before.orphans if before is not None else 0):
-            raise Violation("an upload session was left open" + _told(before))
+        self._check_open(session, len(left), faults, before)
+        self._check_left(len(left), in_order, before)
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
         dumped = self._forker.dump(session)
@@ -519,6 +518,18 @@ class Explorer:
         name = _content_name(send)
         if name and any(_content_name(other) == name for other in sends.values() if other.id not in unwanted):
             raise Violation(f"{name} is being sent twice" + _told(before))
+
+    def _check_left(self, left: int, in_order: bool, before: _State | None) -> None:
+        self._checked["no upload session is left open without a fault"] += in_order
+        if in_order and left > self.left_open + (before.orphans if before is not None else 0):
+            raise Violation("an upload session was left open" + _told(before))
+
+    def _check_open(self, session: Session, at_registry: int, faults: int, before: _State | None) -> None:
+        self._checked["upload sessions are within twice the places"] += 1
+        # Without a fault the registry knows the same; of what an answer was lost for, nobody does.
+        here = len(session._wire.sessions) + session._wire.opening
+        if max(here, at_registry * (not faults)) > 2 * self.config.max_exchanges:
+            raise Violation("more upload sessions are open than twice the places" + _told(before))
 
     def _check_abort(self, number: int, sends: dict[int, Send], aborted: frozenset[int], before: _State | None) -> None:
         self._checked["an Abort is for a request in flight, and comes once"] += 1

@@ -25,6 +25,7 @@ from regproto._referrers import ReferrersMachine
 from regproto._referrers_list import Listing
 from regproto._resume import Checkpoint
 from regproto._session import Session
+from regproto._source_check import SourceCheckMachine
 from regproto._stream import StreamMachine, StreamUpload
 from regproto._token import TokenMachine
 from regproto._upload import UploadMachine
@@ -132,7 +133,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             o.answered,
             o.passed,
             o.hold_until > wire.now,
-            *(_lanes(part) for part in (o.light, o.heavy)),
+            *(_lanes(part) for part in (o.light, o.heavy, o.ending, o.withheld)),
         )
         for name, o in sorted(wire.origins.items())
     )
@@ -144,7 +145,8 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
     return (
         nodes,
         pushes,
-        (lists, asked, attached, wire.knowledge.referrers_api, wire.knowledge.conditional_put),
+        (lists, asked, attached, _sources(session, normal), len(wire.sessions)),
+        (wire.knowledge.referrers_api, wire.knowledge.conditional_put),
         tokens,
         flights,
         lanes,
@@ -167,9 +169,19 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
 def _kept(checkpoint: Checkpoint, normal: Callable[[str], str]) -> Hashable:
     if not checkpoint.active:
         return None
-    parts = (checkpoint.waiting, checkpoint.open)
-    kept = tuple(frozenset((key, normal(k.location), k.offset) for key, k in part.items()) for part in parts)
+    parts = (checkpoint.waiting, checkpoint.open, checkpoint.cancelling)
+    kept = tuple(frozenset((k.key, normal(k.location), k.offset) for k in part.values()) for part in parts)
     return kept, frozenset(checkpoint.hinted)
+
+
+def _sources(session: Session, normal: Callable[[str], str]) -> Hashable:
+    sources = session._graph.sources
+    checks = tuple(
+        (key, _machine(check.machine, normal), tuple(map(_name, check.waiting)), tuple(check.works))
+        for key, check in sorted(sources.checks.items(), key=lambda item: item[0])
+    )
+    tallies = tuple((name, t.lacked, t.may_have) for name, t in sorted(sources.tallies.items()))
+    return checks, tallies
 
 
 def _current_token(session: Session, machine: Machine, serial: int) -> int:
@@ -186,6 +198,8 @@ def _name(machine: Machine) -> Hashable:
     if isinstance(machine, (StreamMachine, StreamUpload)):
         return machine.NAME, machine.repository, machine.stream.key, machine.state
     digest = getattr(machine, "digest", "")
+    if isinstance(machine, SourceCheckMachine):
+        return machine.NAME, machine.source, digest, machine.state
     return machine.NAME, machine.repository, digest, getattr(machine, "tag", ""), machine.state
 
 
@@ -202,7 +216,7 @@ def _machine(machine: Machine, normal: Callable[[str], str]) -> Hashable:
 
 def _value(machine: Machine, name: str, normal: Callable[[str], str]) -> Hashable:
     value = getattr(machine, name)
-    if name == "location":
+    if name in ("location", "kept_at"):
         return normal(value) if value else ""
     if name == "calm_at":
         return _rested(machine)
@@ -225,6 +239,6 @@ _FIELDS: Final[dict[type[Machine], tuple[str, ...]]] = {
     kind: tuple(f.name for f in attrs.fields(kind) if f.name not in _FORGOTTEN)
     for kind in (
         *(BlobMachine, LookupMachine, ManifestMachine, ReferrersMachine, StreamMachine, StreamUpload),
-        *(TokenMachine, UploadMachine),
+        *(SourceCheckMachine, TokenMachine, UploadMachine),
     )
 }
