@@ -575,7 +575,7 @@ class Graph:
     def _reached(self, work: PushWork) -> None:
         work.goals -= 1
         if not work.goals:
-            self.then(over, self, work, PushOutcome.PUSHED if work.error is None else PushOutcome.FAILED)
+            self.then(over, self, work, PushOutcome.FAILED if work.error else PushOutcome.PUSHED, work.error)
 
     def _failed(self, node: Node) -> None:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
