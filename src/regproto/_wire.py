@@ -308,7 +308,6 @@ class Wire:
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
-        machine.stale_connection = False
         self.sent_bytes += sent_bytes
         for text in parse_warnings(answer.headers):
             self.notices.warn(self.registry, text, WARNINGS_MAX)
@@ -381,9 +380,8 @@ class Wire:
             return _O.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
         facts = Facts(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
-            machine.stale_connection = (
-                True  # the registry closed an idle connection: nobody's fault, so it does not count
-            )
+            # The registry closed an idle connection: nobody's fault, so it does not count, once.
+            machine.stale_connection = True
             return outcome, facts
         return self._count(exchange, (outcome, facts), 0.0)
 
