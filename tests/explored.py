@@ -191,10 +191,12 @@ def scenarios() -> Iterator[Scenario]:
     yield from _cancelled()
     yield from _crashed()
     yield from _attached()
-    from explored_time import classes, late  # which is made of what is here
+    from explored_time import classes, late  # which are made of what is here
+    from explored_unlimited import unlimited
 
     yield from classes()
     yield from late()
+    yield from unlimited()
 
 
 # --- attachments ------------------------------------------------------------------------------------------------
