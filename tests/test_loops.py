@@ -38,6 +38,8 @@ from regproto import (
     Digest,
     FailureKind,
     ListReferrers,
+    Phase,
+    Progress,
     Push,
     PushOutcome,
     RegistryError,
@@ -280,7 +282,7 @@ def test_challenges_widen_a_token_only_so_far() -> None:
     """Each blob's request is told to need more; the token is asked for with every scope that was kept."""
     more = (challenge(error="insufficient_scope", scope=f"repository:r/{n}:pull") for n in itertools.count())
     answers = itertools.chain.from_iterable((answer, PASS) for answer in more)
-    made = Play({"POST blob": answers}, auth=Auth.BEARER, config=Config(max_exchanges=1))
+    made = Play({"POST blob": answers, "GET token": always(token("t"))}, config=Config(max_exchanges=1))
     made.run(blobs_push(*(blob(bytes([n])) for n in range(100))))
     longest = max(len(send.url) for send in made.sent("GET token"))
     print(f"\n{made.names.count('GET token')} token requests, the longest URL {longest} characters")
@@ -298,6 +300,47 @@ def test_a_token_is_held_for_a_while_whatever_it_says_of_itself(lifetime: object
     made.now += 2 * 365 * 86_400
     made.run(SMALL)
     assert made.names.count("GET token") == 2
+
+
+# --- answers that do not end --------------------------------------------------------------------------------------
+
+LIMITS = Config(small_blob_bytes=0, response_timeout_s=7, idle_timeout_s=5, attempts=1)
+
+
+def held(made: Play, phases: Callable[[int], Progress], every_s: float) -> float:
+    """How long an exchange is held by what its driver tells of it, until it is aborted."""
+    for n in range(100_000):
+        if made.aborted:
+            return made.now
+        made.session.receive(made.now, phases(n))
+        made.settle()
+        made.now += every_s
+    raise AssertionError("it is never aborted")
+
+
+def test_an_answer_that_drips_is_held_to_a_limit() -> None:
+    made = Play(config=LIMITS)
+    made.submit(SMALL)
+    sent = made.until("PUT blob")
+    assert held(made, lambda n: Progress(id=sent.id, phase=Phase.RECEIVING, bytes=n), 4.0) <= 7 + 8 + 2 * 4
+    assert "no whole answer within 15 s" in str(made.run().error)
+
+
+def test_a_large_answer_has_its_time() -> None:
+    made = Play(config=LIMITS)
+    made.submit(Push(repository=REPO, lookups=[ListReferrers(subject=SUBJECT.digest)], reads_only=True))
+    sent = made.until("GET referrers")
+    assert held(made, lambda n: Progress(id=sent.id, phase=Phase.RECEIVING, bytes=n), 4.0) >= 512
+
+
+@pytest.mark.parametrize(("phase", "limit_s"), [(Phase.WAITING, 7), (Phase.SENDING, 5)])
+def test_informational_answers_in_pieces_hold_nothing_up(phase: Phase, limit_s: float) -> None:
+    """A part of one is an answer that comes, and its end brings back what was before it."""
+    made = Play(config=LIMITS)
+    made.submit(SMALL)
+    sent = made.until("PUT blob")
+    own, theirs = (Progress(id=sent.id, phase=p, bytes=b) for p, b in ((phase, 3), (Phase.RECEIVING, 0)))
+    assert held(made, lambda n: (own, theirs)[n % 2], 3.0) <= limit_s + 5 + 3
 
 
 # --- lists ------------------------------------------------------------------------------------------------------

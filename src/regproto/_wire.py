@@ -16,7 +16,7 @@ import attrs
 
 from regproto._answers import failure, failure_error
 from regproto._auth import Authorizer, Gate
-from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
+from regproto._config import ANSWER_BYTES_PER_S, HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
 from regproto._errors import RemoteProtocolError, TransportError
 from regproto._headers import get, parse_retry_after, parse_warnings
 from regproto._machine import (
@@ -90,6 +90,12 @@ class Exchange:
     limit: tuple[str, float]
     """What the deadline is about, in words, and how many seconds it was."""
     progress: Progress | None = None
+    own: Progress | None = None
+    """The newest progress that is none of an answer..."""
+    own_at: float = 0.0
+    """...and when it was told first: what a peer sends in between moves nothing of ours."""
+    heard_at: float = 0.0
+    """When the answer began to come."""
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
 
@@ -273,8 +279,16 @@ class Wire:
         if exchange.aborted:
             return None
         if progress != exchange.progress:
-            exchange.progress = progress
-            config = self.config
+            before, exchange.progress = exchange.progress, progress
+            config, since = self.config, self.now
+            whole_s = config.response_timeout_s + exchange.ask.max_body_bytes / ANSWER_BYTES_PER_S
+            if progress.phase is Phase.RECEIVING:
+                if before is None or before.phase is not Phase.RECEIVING:
+                    exchange.heard_at = since
+            elif progress == exchange.own:
+                since = exchange.own_at
+            else:
+                exchange.own, exchange.own_at = progress, since
             if progress.phase is Phase.WAITING:
                 exchange.limit = ("no answer", config.response_timeout_s)
             elif progress.phase is Phase.CONNECTING:
@@ -283,7 +297,9 @@ class Wire:
                 exchange.limit = ("", math.inf)
             else:
                 exchange.limit = ("no byte moved", config.idle_timeout_s)
-            exchange.deadline = self.now + exchange.limit[1]
+            exchange.deadline = since + exchange.limit[1]
+            if progress.phase is Phase.RECEIVING and exchange.heard_at + whole_s < exchange.deadline:
+                exchange.limit, exchange.deadline = ("no whole answer", whole_s), exchange.heard_at + whole_s
             self._hasten(exchange)
         return exchange
 
