@@ -36,6 +36,8 @@ class Answer:
     """The registry does the work all the same."""
     cut: int | None = None
     """So many bytes of the request's body are taken in, then comes the answer (or none)."""
+    reused: bool = False
+    """With `lost`: the connection had carried an earlier exchange."""
     pad_head: int = 0
     pad_body: int = 0
 
@@ -127,6 +129,7 @@ def _answer(raw: object, where: str) -> Answer:
         if kind not in ("registry", "truncated", "not_sent", "tls_failed")
         else False,
         cut=fields.maybe("cut", as_count) if kind in ("status", "lost") else None,
+        reused=fields.take("reused", as_flag, False) if kind == "lost" else False,
     )
     fields.end()
     if answer.done and answer.cut is not None:

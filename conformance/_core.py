@@ -231,7 +231,10 @@ class _Core:
             if number in self.aborted:
                 self._give_up(number)
             return
-        self.session.receive(self.now, _received(send, reply, answer.cut if answer is not None else None))
+        received = _received(send, reply, answer.cut if answer is not None else None)
+        if isinstance(received, Failed) and answer is not None:
+            received = attrs.evolve(received, reused=answer.reused)
+        self.session.receive(self.now, received)
 
     def _give_up(self, number: int) -> None:
         told = told_of(self.silent.pop(number))

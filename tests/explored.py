@@ -203,10 +203,12 @@ def scenarios() -> Iterator[Scenario]:
     yield from _crashed()
     yield from _attached()
     yield from _doubted()
-    from explored_time import classes, late  # which is made of what is here
+    from explored_time import classes, late  # which are made of what is here
+    from explored_unlimited import unlimited
 
     yield from classes()
     yield from late()
+    yield from unlimited()
 
 
 # --- attachments ------------------------------------------------------------------------------------------------

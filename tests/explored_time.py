@@ -95,6 +95,7 @@ NOT_COVERED = (
     "silence under two pushes at once, but with a limit on the whole push: the orders of limits are too many to walk",
     "a body that stops in the middle: it is told to be sent, and then nothing comes",
     "the keychain's delay: it answers at once (tests/test_token.py has the rest)",
+    "answers without a limit while two things are under way: the counts of both are too many to walk",
     "headers and bodies out of the ordinary: tests/test_fuzz_session.py",
     "redirects that lead somewhere, and other hosts: tests/test_retries.py",
 )

@@ -49,6 +49,13 @@ class Kind(enum.Enum):
         return int(self.name.removeprefix("STATUS_")) if self.name.startswith("STATUS_") else 0
 
 
+class Closing(enum.Enum):
+    """A kept connection is closed in good order, and nothing is done: no fault that passes, where it is every time."""
+
+    UNANSWERED = "closed before any of the answer"
+    IN_THE_ANSWER = "closed after a part of the answer"
+
+
 @attrs.frozen
 class Seen:
     """A request as it came in."""
@@ -57,14 +64,14 @@ class Seen:
     method: str
     target: str
     at: float
-    fault: Kind | None
+    fault: Kind | Closing | None
 
     @property
     def to_token_server(self) -> bool:
         return self.target.partition("?")[0] == "/token"
 
 
-Plan = Callable[[int, str, str], Kind | None]
+Plan = Callable[[int, str, str], Kind | Closing | None]
 """What befalls a request, given its number, method and target."""
 
 
@@ -88,7 +95,7 @@ class FaultyRelay(socketserver.ThreadingTCPServer):
         """Host and port, as in a reference."""
         return f"127.0.0.1:{self.server_address[1]}"
 
-    def note(self, method: str, target: str) -> Kind | None:
+    def note(self, method: str, target: str) -> Kind | Closing | None:
         """A request has come in: what is to befall it."""
         with self._lock:
             number = len(self.seen) + 1
@@ -146,6 +153,10 @@ class _Connection(socketserver.BaseRequestHandler):
             case Kind.GARBAGE:
                 self._body()
                 self.request.sendall(GARBAGE)
+                return False
+            case Closing():
+                self._body()
+                self.request.sendall(b"HTTP/1.1 201 Cre" if fault is Closing.IN_THE_ANSWER else b"")
                 return False
         body = self._body()
         if fault is not None and fault.status:

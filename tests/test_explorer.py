@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from explored import BEARER, UNREACHED, every_edge, one_blob, single
+from explored import BEARER, UNREACHED, Scenario, every_edge, one_blob, single
+from explored_unlimited import unlimited
 from regproto import FailureKind, PushOutcome, Written
 from regproto._machine import Machine, Outcome
-from regproto._messages import Response, Send
+from regproto._messages import Failed, Response, Send
 from regproto._token import TokenMachine
+from regproto._upload import UploadMachine
+from regproto._wire import Wire
 from regproto.testing import Answer, Explorer, FakeRegistry, RegistryOptions, Violation
 from regproto.testing._explorer import fails
 from walking import walk_all
@@ -56,3 +59,55 @@ def test_a_walk_without_faults_ends_one_way() -> None:
     found = Explorer(pushes=[single()], registry=FakeRegistry(RegistryOptions()), faults=0).explore()
     assert found.finished == {PushOutcome.PUSHED: 1}
     assert found.requests_max == 4
+
+
+# --- what goes round --------------------------------------------------------------------------------------------
+
+UNLIMITED = {scenario.name: scenario for scenario in unlimited()}
+
+
+def _goes_round(scenario: Scenario) -> str:
+    with pytest.raises(Violation) as found:
+        scenario.explorer.explore()
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["tag, closes", "PATCH, closes", "stream, closes", "identity token, closes", "mount, closes"]
+)
+def test_a_connection_that_is_forgiven_at_every_answer_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = Wire.answered
+
+    def forgives(wire: Wire, answer: Response | Failed) -> object:
+        if isinstance(answer, Response):
+            wire.in_flight[answer.id].machine.stale_connection = False
+        return answered(wire, answer)
+
+    monkeypatch.setattr(Wire, "answered", forgives)
+    told = _goes_round(UNLIMITED[name])
+    assert "it goes round without a pause" in told or "requests, and no end" in told
+    if name == "tag, closes":
+        put, look = "PUT /v2/team/app/manifests/1 -> stale connection", "HEAD /v2/team/app/manifests/1 -> ok"
+        assert told.partition("and then again and again:")[2].split("\n")[1:] in (
+            [f"  {look}", f"  {put}"],
+            [f"  {put}", f"  {look}"],
+        )
+
+
+def test_a_count_that_every_answer_sets_back_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a pause each time, and yet without an end."""
+    monkeypatch.setattr("regproto._machine.NO_PROGRESS", frozenset({Outcome.CHALLENGED}))
+    told = _goes_round(UNLIMITED["tag, any"])
+    assert "it goes round without a count" in told and "time passes" in told.partition("again and again:")[2]
+
+
+def test_a_session_that_is_asked_for_ever_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No commit, and no look, but the session says that it is all there."""
+    classify = UploadMachine.classify
+
+    def asks_again(machine: UploadMachine, response: Response, url: str) -> object:
+        verdict = classify(machine, response, url)
+        return (Outcome.GONE, verdict[1]) if verdict[0] is Outcome.UNABLE else verdict
+
+    monkeypatch.setattr(UploadMachine, "classify", asks_again)
+    assert "requests, and no end" in _goes_round(UNLIMITED["PATCH, fails"])

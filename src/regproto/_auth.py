@@ -26,6 +26,9 @@ _O: Final = members(Outcome)
 
 CHALLENGES_MAX: Final = 3
 """401s in a row for one request: a token that had expired, one that was too narrow, and then it is a refusal."""
+SCOPES_MAX: Final = 16
+"""Scopes that challenges may ask for beside a push's own: registries were seen to ask for one or two. Each is of a
+token's URL, and of every later one."""
 SOURCES_KEPT: Final = 16
 """Mount sources a token is asked for beside those of the newest push: of names as long as they may be, 4 kB of URL. A
 source that is needed and is not among them costs another token."""
@@ -150,6 +153,9 @@ class Authorizer:
         if isinstance(machine, TokenMachine) or origin_of(url) != self.origin:
             return None
         if serial == 0:
+            if machine.unauthorized:
+                return None  # it led to where none of our tokens goes, so a token can't help
+            machine.unauthorized = True
             error = self._adopt(machine, response, method, url) if not self.scheme else None
             return (_O.REFUSED, Facts(error=error)) if error else (_O.CHALLENGED, None)
         machine.challenges += 1
@@ -176,7 +182,8 @@ class Authorizer:
         have = token.scopes()
         for challenge in parse_challenges(response.headers):
             if challenge.scheme == "bearer" and challenge.parameters.get("error") == "insufficient_scope":
-                return tuple(s for s in challenge.parameters.get("scope", "").split() if s not in have)
+                wanted = challenge.parameters.get("scope", "").split()
+                return tuple(s for s in wanted if s not in have)[: SCOPES_MAX - len(token.extra_scopes)]
         return ()
 
     def _adopt(self, machine: Machine, response: Response, method: str, url: str) -> RegprotoError | None:

@@ -15,6 +15,9 @@ HEAD_MAX_BYTES: Final = 64 * 1024
 """A response head: four times what common servers send at most, room for long signed Locations and token challenges."""
 ERROR_BODY_MAX_BYTES: Final = 64 * 1024
 """An error's body: the first few errors are what a person reads."""
+ANSWER_BYTES_PER_S: Final = 8 * 1024
+"""The slowest line on which an answer of the most bytes is still waited for: ISDN's 64 kbit/s. A peer that sends a byte
+before each idle limit would hold an exchange for three weeks."""
 TOKEN_BODY_MAX_BYTES: Final = 1 * MIB
 """A token answer: tokens of large organisations reach some tens of kB."""
 REDIRECTS_MAX: Final = 5

@@ -231,6 +231,11 @@ class LookupMachine(Machine):
             text = f"{self.describe()}: GET {shown(url)}: the tag is not a referrers list: {error}"
             return Outcome.REFUSED, Facts(error=RemoteProtocolError(text))
 
+    def is_progress(self, outcome: Outcome, facts: Facts | None) -> bool:
+        if outcome is _O.TOLD and facts is not None and facts.location and facts.listing is not None:
+            return not facts.listing.entries.keys() <= self.entries.keys()  # a page that has something new
+        return Machine.is_progress(self, outcome, facts)
+
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         Machine.absorb(self, outcome, facts)
         if outcome is _O.DOUBTFUL:

@@ -263,8 +263,10 @@ class Machine:
     """Faults since the last answer that brought it forward."""
     challenges: int = 0
     """401s in a row that were sent with a token."""
+    unauthorized: bool = False
+    """A request without a token was answered 401; the next such is a refusal."""
     stale_connection: bool = False
-    """The last try met a kept-alive connection that the registry had closed; the next such counts as a fault."""
+    """Since it was brought forward a try met a kept-alive connection that closed; the next such counts as a fault."""
     delay_s: float = 0.0
     """How long the next request is to wait."""
     redirect: tuple[Ask, str, int, bool] | None = None
@@ -330,10 +332,22 @@ class Machine:
         """Where to go from a state that DECIDES."""
         raise NotImplementedError
 
+    def is_progress(self, outcome: Outcome, facts: Facts | None) -> bool:
+        """Whether an outcome brings it forward."""
+        return outcome not in NO_PROGRESS
+
+    def set_back(self) -> None:
+        """It was brought forward: what was counted is forgotten, and one closed connection is forgiven again.
+
+        Nothing else does this, so that no loop of requests is endless.
+        """
+        self.faults = self.challenges = 0
+        self.stale_connection = self.unauthorized = False
+
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         """Keep what an answer said."""
-        if outcome not in NO_PROGRESS:
-            self.faults = self.challenges = 0
+        if self.is_progress(outcome, facts):
+            self.set_back()
         if facts is not None and facts.error is not None:
             self.error = facts.error
         if outcome is _O.CONTENT:

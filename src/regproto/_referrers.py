@@ -423,12 +423,16 @@ class ReferrersMachine(Machine):
         others = tuple(digest for digest in self.seen if digest not in self.wanted)
         return put_verdict(self, response, url, self.written, self.bare, others, proven)
 
+    def is_progress(self, outcome: Outcome, facts: Facts | None) -> bool:
+        if self.state is _S.ASKING and facts is not None and facts.location:
+            return False  # one more page brings nothing forward
+        if self.state is _S.READING and self.failed_writes:
+            return False  # nor does what is read again because a write of it failed
+        return Machine.is_progress(self, outcome, facts)
+
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
-        faults = self.faults
         Machine.absorb(self, outcome, facts)
         if self.state is _S.ASKING:
-            if outcome is _O.TOLD and facts is not None and facts.location:
-                self.faults = faults  # one more page brings nothing forward
             self._absorb_page(outcome, facts)
         elif self.state is _S.READING:
             self.paced = False

@@ -10,6 +10,7 @@ Source: distribution-spec "Pushing a blob in chunks" (the PATCH without a range 
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -193,6 +194,13 @@ class StreamUpload(UploadMachine):
     def _limit(self) -> int | None:
         return None if self.chunk_bytes is None else max(min(self.chunk_bytes, self.keep_bytes), self.chunk_min_bytes)
 
+    def _is_step(self, offset: int) -> bool:
+        at_end = self.told.digest is not None and offset >= self.told.size
+        return at_end or UploadMachine._is_step(self, offset)
+
+    def _whole(self) -> float:
+        return self._limit() or math.inf
+
     def _share(self) -> int:
         return max(self.keep_bytes, self._limit() or 0)
 
@@ -219,6 +227,8 @@ class StreamUpload(UploadMachine):
                 offset = told.offset
             if offset <= self.offset and self.told.digest is None:
                 return Outcome.STALE, None  # answered before anything was sent, which leads nowhere
+            if self.crept and not self._is_step(offset):
+                return self._creeping(response, "PATCH", url, offset)
             return Outcome.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
         if self.chunk_bytes is None and status in (413, *_WANTS_LENGTH):
             chunked = False if status in _WANTS_LENGTH else None

@@ -234,7 +234,8 @@ class TokenMachine(Machine):
             return _O.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
         if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool):
             lifetime = TOKEN_LIFETIME_MIN_S
-        lifetime_s = float(min(max(lifetime, TOKEN_LIFETIME_MIN_S), TOKEN_LIFETIME_MAX_S))
+        # In this order, what is no number (JSON's NaN, as Python reads it) is the least.
+        lifetime_s = float(min(max(TOKEN_LIFETIME_MIN_S, lifetime), TOKEN_LIFETIME_MAX_S))
         return _O.GRANTED, Facts(token=token, lifetime_s=lifetime_s)
 
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:

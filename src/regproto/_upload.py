@@ -18,12 +18,13 @@ from regproto._answers import broken, error_codes, refusal, refused
 from regproto._blob import FIRST_BYTE, OCTETS, START_HEADERS, blob_body, content_refused, look_verdict, proof_verdict
 from regproto._config import TRANSIENT, Config
 from regproto._content import Digest
+from regproto._errors import RemoteProtocolError
 from regproto._evidence import claimed
 from regproto._headers import get, parse_length, parse_range
 from regproto._machine import Ask, Facts, Knowledge, Machine, Outcome, State, Table, Verdict, members
 from regproto._messages import Response
 from regproto._plan import Blob
-from regproto._url import blob_url, resolve, uploads_url, with_query
+from regproto._url import blob_url, resolve, shown, uploads_url, with_query
 
 
 class UploadState(State):
@@ -203,10 +204,16 @@ TABLE: Final[Table] = {
 
 _AT_REGISTRY: Final = frozenset({_S.STARTING, _S.VERIFYING, _S.PROVING})
 """Here it is not the session that is asked."""
+_GIVING_BACK: Final = frozenset({_S.LEAVING, _S.SETTLING, _S.DISCARDING})
+_BODIES: Final = frozenset({_S.PATCHING, _S.PUTTING})
+
 CHUNK_FLOOR_BYTES: Final = 64 * 1024
 """A chunk refused as too large is halved down to this; a proxy that refuses less lets no upload through at all."""
 RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
 """The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
+STEP_MIN_BYTES: Final = CHUNK_FLOOR_BYTES
+"""An upload that is further by less was not brought forward, unless that was all it was sent: else a registry that
+takes one byte at a time could have 10 GB asked for in 10 billion requests."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 DISCARDS_MAX: Final = 4
 """Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
@@ -275,6 +282,10 @@ class UploadMachine(Machine):
     """Ranges refused in a row that begin at `offset`."""
     out_of_touch: bool = False
     """The newest Location may not be known."""
+    mark: int = 0
+    """How much the registry had when this was last brought forward."""
+    crept: bool = False
+    """Since then an answer has led on by less than a step; the next such counts as a fault."""
 
     @property
     def holds_session(self) -> bool:
@@ -458,6 +469,8 @@ class UploadMachine(Machine):
             # count is kept, and the digest decides.
             if told is not None and not told.ambiguous and self.offset < told.offset < self.sent:
                 offset = told.offset
+            if self.crept and not self._is_step(offset):
+                return self._creeping(response, "PATCH", url, offset)
             return _O.ACCEPTED, Facts(location=resolve(url, location), offset=offset)
         if status == 413 and self._may_halve():
             return self._halved()
@@ -486,7 +499,8 @@ class UploadMachine(Machine):
                 response,
                 "the registry does not know the upload session any more",
             )
-            return _O.GONE, facts
+            # Again: nothing says whether the blob is there, and asking of the session only leads back here.
+            return (_O.UNABLE if self.gone else _O.GONE), facts
         if response.status == 416:
             told = parse_range(get(response.headers, "range"))
             if told is not None and told.ambiguous and not self.offset and self.stalls:
@@ -494,6 +508,10 @@ class UploadMachine(Machine):
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
             if told is None or told.ambiguous or not self.best < told.offset <= self.most or told.offset == self.offset:
                 return self._stalled(response, method, url)
+            if self.state is _S.COMMITTING:  # of a session that an earlier process left, and that told nothing yet
+                return self._stalled(response, method, url)
+            if self.crept and not self._is_step(told.offset):
+                return self._creeping(response, method, url, told.offset)
             location = get(response.headers, "location")
             return _O.TOLD, Facts(offset=told.offset, location=resolve(url, location) if location else "")
         return refused(self.describe(), method, url, response)
@@ -508,6 +526,20 @@ class UploadMachine(Machine):
             return _O.TOO_LARGE, Facts(chunk_bytes=RANGE_SAFE_BYTES)
         hint = "another process may be writing to this upload session"
         return _O.UNSURE, refused(self.describe(), method, url, response, hint)[1]
+
+    def _is_step(self, offset: int) -> bool:
+        """Whether the upload is brought forward if the registry has so much."""
+        return offset - self.mark >= STEP_MIN_BYTES or offset - self.offset >= self._whole()
+
+    def _whole(self) -> float:
+        """The size of a body that is sent as large as it may be."""
+        return self._piece()
+
+    def _creeping(self, response: Response, method: str, url: str, offset: int) -> Verdict:
+        """What it means that hardly anything of a body was taken, again: wait, and ask."""
+        text = f"{self.describe()}: {method} {shown(url)} was answered {response.status}"
+        text += f", and has brought the upload no further than byte {offset} of {self.most}"
+        return _O.UNAVAILABLE, Facts(error=RemoteProtocolError(text))
 
     def _classify_status(self, response: Response, url: str) -> Verdict:
         status = response.status
@@ -543,9 +575,20 @@ class UploadMachine(Machine):
     def _halved(self) -> Verdict:
         return _O.TOO_LARGE, Facts(chunk_bytes=max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2))
 
+    def is_progress(self, outcome: Outcome, facts: Facts | None) -> bool:
+        # To give a session back is another task, from which no way leads back. (`_keep` has what bodies bring.)
+        gives_back = self.state not in _GIVING_BACK and self.TABLE[self.state].get(outcome) in _GIVING_BACK
+        return gives_back or outcome is _O.STARTED
+
+    def set_back(self) -> None:
+        Machine.set_back(self)
+        self.mark, self.crept = max(self.best, 0), False
+
     def absorb(self, outcome: Outcome, facts: Facts | None) -> None:
         if self.state is _S.PATCHING:
             self._count_stalls(outcome)
+        if self.is_progress(outcome, facts):
+            self.set_back()
         if outcome in (_O.DROP, _O.GAVE_UP, _O.DENIED):
             self.out_of_touch = self.state in (_S.ASKING, _S.VERIFYING, _S.PROVING)
         match outcome:
@@ -565,8 +608,6 @@ class UploadMachine(Machine):
                     self.stalls = 0
             case _O.ACCEPTED:
                 self.unproven = False
-            case _O.STARTED:
-                self.faults = self.challenges = 0
             case _O.CONTENT:
                 self.content_failed = True
             case _O.LOST | _O.UNAVAILABLE if self.state in (_S.PUTTING, _S.COMMITTING):
@@ -590,7 +631,10 @@ class UploadMachine(Machine):
         if facts.chunk_min_bytes:
             self.chunk_min_bytes = facts.chunk_min_bytes
         if facts.offset is not None:
-            self.offset = facts.offset
             if facts.offset > self.best:
                 self.best = facts.offset
-                self.faults = self.challenges = 0
+                if self._is_step(facts.offset):
+                    self.set_back()
+                elif self.state in _BODIES:
+                    self.crept = True
+            self.offset = facts.offset

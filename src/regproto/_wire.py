@@ -17,7 +17,7 @@ import attrs
 from regproto._answers import failure, failure_error
 from regproto._auth import Authorizer, Gate
 from regproto._blob import BlobMachine
-from regproto._config import HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
+from regproto._config import ANSWER_BYTES_PER_S, HEAD_MAX_BYTES, REDIRECTS_MAX, TRANSIENT, Config
 from regproto._errors import RemoteProtocolError, TransportError
 from regproto._evidence import is_evidence, unlike_a_registry
 from regproto._headers import get, parse_retry_after, parse_warnings
@@ -101,6 +101,12 @@ class Exchange:
     progress: Progress | None = None
     connected: bool = False
     """The driver told that it had to make a connection."""
+    own: Progress | None = None
+    """The newest progress that is none of an answer..."""
+    own_at: float = 0.0
+    """...and when it was told first: what a peer sends in between moves nothing of ours."""
+    heard_at: float = 0.0
+    """When the answer began to come."""
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
     ends_for: Any = None
@@ -320,8 +326,16 @@ class Wire:
         if exchange.aborted:
             return None
         if progress != exchange.progress:
-            exchange.progress = progress
-            config = self.config
+            before, exchange.progress = exchange.progress, progress
+            config, since = self.config, self.now
+            whole_s = config.response_timeout_s + exchange.ask.max_body_bytes / ANSWER_BYTES_PER_S
+            if progress.phase is Phase.RECEIVING:
+                if before is None or before.phase is not Phase.RECEIVING:
+                    exchange.heard_at = since
+            elif progress == exchange.own:
+                since = exchange.own_at
+            else:
+                exchange.own, exchange.own_at = progress, since
             if progress.phase is Phase.WAITING:
                 exchange.limit = ("no answer", config.response_timeout_s)
             elif progress.phase is Phase.CONNECTING:
@@ -331,7 +345,9 @@ class Wire:
                 exchange.limit = ("", math.inf)
             else:
                 exchange.limit = ("no byte moved", config.idle_timeout_s)
-            exchange.deadline = self.now + exchange.limit[1]
+            exchange.deadline = since + exchange.limit[1]
+            if progress.phase is Phase.RECEIVING and exchange.heard_at + whole_s < exchange.deadline:
+                exchange.limit, exchange.deadline = ("no whole answer", whole_s), exchange.heard_at + whole_s
             self._hasten(exchange)
         return exchange
 
@@ -361,7 +377,6 @@ class Wire:
             origin.proven = is_evidence(exchange.ask.method, exchange.ask.url, answer)
         # Elsewhere nothing is sent but where the registry led us, so what shows that it is one goes for both.
         proven = origin.proven or self.home.proven
-        machine.stale_connection = False
         self.sent_bytes += sent_bytes
         for text in parse_warnings(answer.headers):
             self.notices.warn(self.registry, text, WARNINGS_MAX)
@@ -460,9 +475,8 @@ class Wire:
             return _O.GAVE_UP, Facts(error=error)  # a certificate does not get better by asking again
         facts = Facts(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
-            machine.stale_connection = (
-                True  # the registry closed an idle connection: nobody's fault, so it does not count
-            )
+            # The registry closed an idle connection: nobody's fault, so it does not count, once.
+            machine.stale_connection = True
             return outcome, facts
         return self._count(exchange, (outcome, facts), 0.0)
 

@@ -55,6 +55,8 @@ FOREVER_S: Final = 1e9
 """Timeouts of an explored session, so that only retries and renewals make time pass."""
 STATES_MAX: Final = 500_000
 """Where an exploration gives up; about 1 GB."""
+REQUESTS_MAX: Final = 200
+"""On one path: some five times what the longest takes where every answer is a fault. More is no end in sight."""
 SECRET: Final = "s3cret-of-the-explorer"
 
 
@@ -74,6 +76,8 @@ class Answer:
     """Counted against the number of faults on one path."""
     unproven: bool = False
     """Given only while nothing has shown that it is a registry that answers: after that it is believed."""
+    disturbs: bool = False
+    """Not counted, and yet a reason for a push to fail."""
 
 
 def _handled(send: Send, registry: FakeRegistry) -> Response:
@@ -138,10 +142,14 @@ def _with_slice(send: Send) -> bool:
     return isinstance(send.body, BlobSlice) and send.body.size > 1
 
 
-def _half_sent(send: Send, registry: FakeRegistry) -> Failed:
+def _half_sent(reused: bool) -> Callable[[Send, FakeRegistry], Failed]:
     """The connection is reset inside the body, of which the registry has half."""
-    _left(send, registry, "half done")
-    return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME)
+
+    def give(send: Send, registry: FakeRegistry) -> Failed:
+        _left(send, registry, "half done")
+        return Failed(id=send.id, kind=FailureKind.CLOSED, written=Written.SOME, reused=reused)
+
+    return give
 
 
 def _truncated(send: Send, registry: FakeRegistry) -> Response:
@@ -167,13 +175,15 @@ ANSWERS: Final = {
         Answer(name="400", give=status(400), applies=_to_registry),
         Answer(name="409", give=status(409), applies=_to_registry),
         Answer(name="429", give=status(429, ("Retry-After", "7"))),
-        Answer(name="half sent", give=_half_sent, applies=_with_slice),
+        Answer(name="half sent", give=_half_sent(False), applies=_with_slice),
         Answer(name="truncated", give=_truncated),
         Answer(name="garbled", give=fails(FailureKind.PROTOCOL, Written.ALL)),
         Answer(name="unconnected", give=fails(FailureKind.CONNECT, Written.NONE)),
         Answer(name="reset", give=fails(FailureKind.CLOSED, Written.SOME)),
         Answer(name="stale connection", give=fails(FailureKind.CLOSED, Written.SOME, reused=True)),
         Answer(name="stale connection, unused", give=fails(FailureKind.CLOSED, Written.NONE, reused=True)),
+        Answer(name="stale connection, half done", give=_half_sent(True), applies=_with_slice),
+        Answer(name="stale connection, done", give=fails(FailureKind.CLOSED, Written.ALL, done=True, reused=True)),
         Answer(name="lost", give=fails(FailureKind.CLOSED, Written.ALL, done=True)),
         Answer(
             name="unreadable",
@@ -193,6 +203,11 @@ ANSWERS: Final = {
     )
 }
 """The ways to answer, by name, for `explore(answers=...)`."""
+
+STALE: Final = ("stale connection", *(f"stale connection, {how}" for how in ("unused", "half done", "done")))
+"""A connection that had been used before closes: before the request, in it, or after it, and then before the answer or
+after a part of it, which is the same to a session. For `explore(unlimited=...)`: it is nobody's fault, so it may happen
+again and again."""
 
 
 _AFTER_ABORT: Final = (
@@ -256,6 +271,17 @@ class _State:
     """Upload sessions that were opened by a request whose answer nobody lived to see."""
     cancels: int = 0
     """Of the faults: how many were a `cancel`."""
+    disturbed: bool = False
+    """One of the `unlimited` answers came."""
+
+
+@attrs.frozen
+class _Step:
+    """One way into a state."""
+
+    before: _State
+    name: str
+    takes_time: bool
 
 
 @attrs.define(kw_only=True)
@@ -267,6 +293,8 @@ class Explorer:
         registry: where the walk starts; it is copied, not changed.
         answers: names out of `ANSWERS`, or answers of one's own.
         faults: at most so many faults on one path.
+        unlimited: further answers, which do not count as faults: they may be given as often as anything is asked. After
+            one a push need not succeed, but it has to end all the same.
         cancel: also cancel the first push at every state.
         crash: also end the process at every state, once on a path, with every request in flight done, half done or
             not; a new session goes on with the last `Save` and the same pushes.
@@ -283,6 +311,7 @@ class Explorer:
     registry: FakeRegistry
     answers: Sequence[str | Answer] = ("ok", "401", "503", "reset", "denied")
     faults: int = 2
+    unlimited: Sequence[str | Answer] = ()
     cancel: bool = False
     crash: bool = False
     left_open: int = 0
@@ -306,9 +335,11 @@ class Explorer:
             Violation: an invariant does not hold.
         """
         kinds = [ANSWERS[a] if isinstance(a, str) else a for a in self.answers]
+        unlimited = [ANSWERS[a] if isinstance(a, str) else a for a in self.unlimited]
+        kinds += [attrs.evolve(kind, is_fault=False, disturbs=True) for kind in unlimited]
         first = self._begin()
         seen: dict[Hashable, _State] = {self._key(first): first}
-        leads_to: dict[int, list[_State]] = {}
+        leads_to: dict[int, list[_Step]] = {}
         todo, transitions, requests = deque([first]), 0, first.requests
         ends: list[_State] = []
         while todo:
@@ -319,6 +350,8 @@ class Explorer:
             for name, following in self._following(state, kinds):
                 transitions += 1
                 following.path = (name, state)
+                if following.requests > REQUESTS_MAX:
+                    raise Violation(f"more than {REQUESTS_MAX} requests, and no end" + _told(following))
                 requests = max(requests, following.requests)
                 key = self._key(following)
                 known = seen.get(key)
@@ -327,8 +360,11 @@ class Explorer:
                     todo.append(following)
                     if len(seen) > STATES_MAX:
                         raise Violation(f"more than {STATES_MAX} states" + _told(following))
-                leads_to.setdefault(id(known), []).append(state)
-        self._check_all_end(seen.values(), ends, leads_to)
+                leads_to.setdefault(id(known), []).append(_Step(state, name, following.now > state.now))
+        states = list(seen.values())
+        self._check_no_rounds(states, leads_to, "without a pause")
+        self._check_no_rounds(states, leads_to, "without a count")
+        self._check_all_end(states, ends, leads_to)
         return Exploration(
             states=len(seen),
             transitions=transitions,
@@ -352,7 +388,7 @@ class Explorer:
 
     def _key(self, state: _State) -> Hashable:
         session = self._forker.load(state.session)
-        spent = state.faults, state.cancels
+        spent = state.faults, state.cancels, state.disturbed
         client = fingerprint(session, state.registry.normalised)
         if self.timeouts:
             client = client, _order_of_limits(session, state.registry.normalised)
@@ -371,7 +407,8 @@ class Explorer:
                 if kind.name == "ok":
                     self._check_handled(send, event, state)
                 left = {n: s for n, s in state.sends.items() if n != number}
-                yield name, self._step(state, session, registry, left, event, kind.is_fault)
+                before = attrs.evolve(state, disturbed=True) if kind.disturbs else state
+                yield name, self._step(before, session, registry, left, event, kind.is_fault)
         yield from self._time_passes(state)
         if self.cancel and state.faults < self.faults:
             session = self._forker.load(state.session)
@@ -476,26 +513,26 @@ class Explorer:
                 case Notice() as notice:
                     self._check_told(notice, told, before)
                 case Finished() as end:
-                    self._check_finished(end, registry, sends, faults, before)
+                    troubled = faults > 0 or (before is not None and before.disturbed)
+                    self._check_finished(end, registry, sends, troubled, before)
                     self._check_last(end, told.get(end.push_id), saved, before)
                 case Wait(until=until):
                     break
         self._edges.update(session.take_journal())
         done = not session._pushes.under_way and not sends
-        repositories = {push.repository for push in self.pushes}
-        left = [session for name in repositories for session in registry.sessions(name) if not session.lost]
         cancels = before.cancels if before is not None else 0
+        disturbed = before is not None and before.disturbed
         # Where checkpoints are kept, a cancelled push leaves its sessions to a later one.
-        in_order = done and faults == (0 if self.crash else cancels)
+        in_order = done and not disturbed and faults == (0 if self.crash else cancels)
         self._checked["something is in flight, waited for, or all is finished"] += 1
-        self._check_open(session, len(left), faults, before)
-        self._check_left(len(left), in_order, before)
+        self._check_sessions(session, registry, bool(faults or disturbed), in_order, before)
         if not done and not sends and until == math.inf:
             raise Violation("nothing in flight, nothing to wait for, and not finished" + _told(before))
         dumped = self._forker.dump(session)
         state = _State(dumped, registry, sends, aborted, until, now, faults, requests, done, None, saved)
         if before is not None:
             state.crashed, state.orphans, state.cancels = before.crashed, before.orphans, cancels
+            state.disturbed = disturbed
         return state
 
     # --- invariants ---
@@ -519,17 +556,19 @@ class Explorer:
         if name and any(_content_name(other) == name for other in sends.values() if other.id not in unwanted):
             raise Violation(f"{name} is being sent twice" + _told(before))
 
-    def _check_left(self, left: int, in_order: bool, before: _State | None) -> None:
-        self._checked["no upload session is left open without a fault"] += in_order
-        if in_order and left > self.left_open + (before.orphans if before is not None else 0):
-            raise Violation("an upload session was left open" + _told(before))
-
-    def _check_open(self, session: Session, at_registry: int, faults: int, before: _State | None) -> None:
+    def _check_sessions(
+        self, session: Session, registry: FakeRegistry, troubled: bool, in_order: bool, before: _State | None
+    ) -> None:
+        repositories = {push.repository for push in self.pushes}
+        left = sum(not upload.lost for name in repositories for upload in registry.sessions(name))
         self._checked["upload sessions are within twice the places"] += 1
         # Without a fault the registry knows the same; of what an answer was lost for, nobody does.
         here = len(session._wire.sessions) + session._wire.opening
-        if max(here, at_registry * (not faults)) > 2 * self.config.max_exchanges:
+        if max(here, left * (not troubled)) > 2 * self.config.max_exchanges:
             raise Violation("more upload sessions are open than twice the places" + _told(before))
+        self._checked["no upload session is left open without a fault"] += in_order
+        if in_order and left > self.left_open + (before.orphans if before is not None else 0):
+            raise Violation("an upload session was left open" + _told(before))
 
     def _check_abort(self, number: int, sends: dict[int, Send], aborted: frozenset[int], before: _State | None) -> None:
         self._checked["an Abort is for a request in flight, and comes once"] += 1
@@ -564,13 +603,13 @@ class Explorer:
             raise Violation(f"pushed, but told of {last.sent_bytes} of {last.size_bytes} bytes" + _told(before))
 
     def _check_finished(
-        self, end: Finished, registry: FakeRegistry, sends: dict[int, Send], faults: int, before: _State | None
+        self, end: Finished, registry: FakeRegistry, sends: dict[int, Send], troubled: bool, before: _State | None
     ) -> None:
         result, push = end.result, self.pushes[end.push_id - 1]
         self._finished[result.outcome] = self._finished.get(result.outcome, 0) + 1
         self._checked["no secret shows in a request, a result or what is kept"] += 1
         self._checked["a push is finished after its last exchange"] += len(self.pushes) == 1
-        self._checked["without a fault it ends as it should"] += not faults
+        self._checked["without a fault it ends as it should"] += not troubled
         self._checked["what is said to be pushed is there"] += result.outcome is PushOutcome.PUSHED
         self._checked["a failure has a typed error, nothing else has one"] += 1
         if isinstance(result.error, RegprotoError) is not (result.outcome is PushOutcome.FAILED):
@@ -584,24 +623,49 @@ class Explorer:
                 raise Violation(f"finished, and {send.method} {send.url} still reads its content" + _told(before))
         if SECRET in repr(result):
             raise Violation("a secret shows in a result" + _told(before))
-        if not faults and (result.outcome is PushOutcome.PUSHED) is self.doomed:
+        if not troubled and (result.outcome is PushOutcome.PUSHED) is self.doomed:
             raise Violation(f"{result.outcome.value} without a fault: {result.error}" + _told(before))
         if result.outcome is PushOutcome.PUSHED:
             missing = _missing(push, result, registry)
             if missing:
                 raise Violation(f"told to be pushed, but {missing} is not there" + _told(before))
 
+    def _check_no_rounds(self, states: Sequence[_State], leads_to: dict[int, list[_Step]], how: str) -> None:
+        """Nothing leads back to a state that was left, whatever is answered: so nothing is repeated without an end.
+
+        All that is counted is a part of a state, so what comes again has counted nothing. States that lead nowhere are
+        taken away, then those that lead to these alone, and so on; what is left goes round.
+        """
+        patient = how == "without a count"
+        ways = {id(state): 0 for state in states}
+        for steps in leads_to.values():
+            for step in steps:
+                ways[id(step.before)] += patient or not step.takes_time
+        left = {id(state): state for state in states}
+        todo = [state for state in states if not ways[id(state)]]
+        while todo:
+            gone = todo.pop()
+            del left[id(gone)]
+            for step in leads_to.get(id(gone), ()):
+                if patient or not step.takes_time:
+                    ways[id(step.before)] -= 1
+                    if not ways[id(step.before)]:
+                        todo.append(step.before)
+        self._checked[f"nothing is repeated {how}"] += len(states)
+        if left:
+            raise Violation(f"it goes round {how}" + _round(left, leads_to, patient))
+
     def _check_all_end(
-        self, states: Iterable[_State], ends: Iterable[_State], leads_to: dict[int, list[_State]]
+        self, states: Iterable[_State], ends: Iterable[_State], leads_to: dict[int, list[_Step]]
     ) -> None:
-        """From every state an end can be reached: nothing goes round for ever."""
+        """From every state an end can be reached."""
         reached = {id(end) for end in ends}
         todo = list(ends)
         while todo:
-            for before in leads_to.get(id(todo.pop()), ()):
-                if id(before) not in reached:
-                    reached.add(id(before))
-                    todo.append(before)
+            for step in leads_to.get(id(todo.pop()), ()):
+                if id(step.before) not in reached:
+                    reached.add(id(step.before))
+                    todo.append(step.before)
         for state in states:
             self._checked["from here an end can be reached"] += 1
             if id(state) not in reached:
@@ -703,6 +767,24 @@ def _told(state: _State | None) -> str:
         name, state = state.path
         steps.append(name)
     return "\nafter:\n  " + "\n  ".join(reversed(steps))
+
+
+def _round(left: dict[int, _State], leads_to: dict[int, list[_Step]], patient: bool) -> str:
+    """The path to a round among these states, each of which leads to another of them, and the round itself."""
+    onward: dict[int, tuple[str, _State]] = {}
+    for state in left.values():
+        for step in leads_to.get(id(state), ()):
+            if id(step.before) in left and (patient or not step.takes_time):
+                onward.setdefault(id(step.before), (step.name, state))
+    state, met = next(iter(left.values())), set[int]()
+    while id(state) not in met:
+        met.add(id(state))
+        state = onward[id(state)][1]
+    told, first, names = _told(state), state, list[str]()
+    while not names or state is not first:
+        name, state = onward[id(state)]
+        names.append(name)
+    return told + "\nand then again and again:\n  " + "\n  ".join(names)
 
 
 def explore(push: Push, registry: FakeRegistry | None = None, **options: object) -> Exploration:

@@ -133,14 +133,15 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             o.answered,
             o.passed,
             o.hold_until > wire.now,
-            *(_lanes(part) for part in (o.light, o.heavy, o.ending, o.withheld)),
+            *(_lanes(part, normal) for part in (o.light, o.heavy, o.ending, o.withheld)),
         )
         for name, o in sorted(wire.origins.items())
     )
     parked = tuple(
-        (repo, tuple(_name(m) for *_, lane in stuck for m in lane)) for repo, stuck in sorted(wire.parked.items())
+        (repo, tuple(_one(m, normal) for *_, lane in stuck for m in lane))
+        for repo, stuck in sorted(wire.parked.items())
     )
-    waiting = tuple(_name(m) for due, _, m in sorted(wire.timers, key=lambda t: t[:2]) if m.due == due)
+    waiting = tuple(_one(m, normal) for due, _, m in sorted(wire.timers, key=lambda t: t[:2]) if m.due == due)
     others = tuple(_machine(e.machine, normal) for e in wire.in_flight.values() if isinstance(e.machine, UploadMachine))
     return (
         nodes,
@@ -190,8 +191,14 @@ def _current_token(session: Session, machine: Machine, serial: int) -> int:
     return 0 if not serial or token is None else 2 if token.serial == serial else 1
 
 
-def _lanes(lanes: Any) -> Hashable:
-    return tuple((lane, tuple(_name(m) for m in lanes.lanes[lane])) for lane in lanes.turn)
+def _lanes(lanes: Any, normal: Callable[[str], str]) -> Hashable:
+    return tuple((lane, tuple(_one(m, normal) for m in lanes.lanes[lane])) for lane in lanes.turn)
+
+
+def _one(machine: Machine, normal: Callable[[str], str]) -> Hashable:
+    """A machine that is to be sent: in full where no node leads to it any more."""
+    alone = isinstance(machine, UploadMachine) and machine.owner is None
+    return _machine(machine, normal) if alone else _name(machine)
 
 
 def _name(machine: Machine) -> Hashable:
