@@ -36,7 +36,7 @@ CONFIG = Config(
 
 ANSWERS = [
     b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}",
-    b"HTTP/1.1 202 Accepted\r\nLocation: /v2/x/blobs/uploads/1\r\nRange: 0-0\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 202 Accepted\r\nLocation: /v2/team/app/blobs/uploads/1\r\nRange: 0-0\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
     b'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm="http://127.0.0.1:1/token"\r\nContent-Length: 0\r\n\r\n',

@@ -266,7 +266,7 @@ def test_a_put_never_becomes_a_get(name: str, status: int) -> None:
     assert not any(send.url.endswith("/elsewhere") for send in play.sends)
 
 
-def test_authorization_stays_with_its_origin() -> None:
+def test_authorization_does_not_come_back_with_a_redirect() -> None:
     play = Play(auth=Auth.BEARER, config=PLAIN)
     play.run(blobs_push(blob(b"first")))
     there, back = say(307, Location="https://cdn.example/x"), say(307, Location=f"{BASE}/v2/{REPO}/blobs/back")

@@ -40,7 +40,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _absent(method: str) -> bytes:
     if method == "POST":
-        return b"HTTP/1.1 202 Accepted\r\nLocation: /v2/x/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n"
+        return b"HTTP/1.1 202 Accepted\r\nLocation: /v2/team/app/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n"
     return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
