@@ -730,9 +730,10 @@ def test_the_command_prints_in_two_places_only() -> None:
 
 
 def test_lines_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+    output = _output.Output(json=False, quiet=False)
     _output.say(PLANTED)
-    _output.show(PLANTED)
-    _output.emit("notice", {"text": PLANTED})
+    output.show(PLANTED)
+    output.emit("notice", {"text": PLANTED})
     out, err = capfd.readouterr()
     assert err == f"{escaped(PLANTED)}\n" and is_clean(out)
     first, second = out.splitlines()
@@ -740,7 +741,7 @@ def test_lines_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_standard_output_can_not_show_is_escaped() -> None:
-    code = "from regproto_sync._output import show; show('gr\\u00f6\\u00dfer \\U0001f600')"
+    code = "from regproto_sync._output import Output; Output(json=False, quiet=False).show('gr\\u00f6\\u00dfer \\U0001f600')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True
     )

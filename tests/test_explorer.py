@@ -105,8 +105,8 @@ def test_a_session_that_is_asked_for_ever_is_found_out(monkeypatch: pytest.Monke
     """No commit, and no look, but the session says that it is all there."""
     classify = UploadMachine.classify
 
-    def asks_again(machine: UploadMachine, response: Response, url: str) -> object:
-        verdict = classify(machine, response, url)
+    def asks_again(machine: UploadMachine, response: Response, url: str, proven: bool) -> object:
+        verdict = classify(machine, response, url, proven)
         return (Outcome.GONE, verdict[1]) if verdict[0] is Outcome.UNABLE else verdict
 
     monkeypatch.setattr(UploadMachine, "classify", asks_again)
