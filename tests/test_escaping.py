@@ -741,7 +741,8 @@ def test_lines_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_standard_output_can_not_show_is_escaped() -> None:
-    code = "from regproto_sync._output import Output; Output(json=False, quiet=False).show('gr\\u00f6\\u00dfer \\U0001f600')"
+    show = "Output(json=False, quiet=False).show('gr\\u00f6\\u00dfer \\U0001f600')"
+    code = f"from regproto_sync._output import Output; {show}"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True
     )
