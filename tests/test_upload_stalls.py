@@ -43,7 +43,7 @@ def test_a_range_too_large_for_the_registry_is_made_smaller() -> None:
 
 
 def test_a_session_that_takes_nothing_any_more_is_left_for_a_new_one() -> None:
-    play = Play({"PATCH": [cut_after(60), *[refuse(416, "RANGE_INVALID")] * 5]}, config=PATCHES)
+    play = Play({"PATCH": [cut_after(60), *[refuse(416, "RANGE_INVALID")] * 4]}, config=PATCHES)
     assert play.run(PUSH).uploaded == (DIGEST,)
     assert play.names[-3:] == ["POST start", "PATCH", "PUT commit"] and "DELETE session" not in play.names
     assert "another process may be writing" in play.told(Status.RESTARTED)[0].text
