@@ -19,9 +19,9 @@ from regproto import (
     Digest,
     Finished,
     Manifest,
-    Push,
+    PushPlan,
     PushResult,
-    Resolve,
+    ResolveReference,
     Response,
     Send,
     Session,
@@ -53,17 +53,17 @@ def manifest(*layers: bytes, **fields: object) -> bytes:
     return json.dumps({**content, **fields}).encode()
 
 
-def attachment(subject: Descriptor) -> Push:
+def attachment(subject: Descriptor) -> PushPlan:
     """The push of a small SBOM attached to an image."""
     sbom = b'{"spdxVersion": "SPDX-2.3"}'
     named = {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size}
     made = Manifest.of(manifest(sbom, artifactType="application/spdx+json", subject=named))
     contents = {Digest.of(content): content for content in (b"{}", sbom)}
     blobs = [Blob(descriptor=descriptor, source=contents[descriptor.digest]) for descriptor in made.names()]
-    return Push(repository=REPOSITORY, blobs=blobs, manifests=[made], root=made.descriptor.digest)
+    return PushPlan(repository=REPOSITORY, blobs=blobs, manifests=[made], root=made.descriptor.digest)
 
 
-def run(session: Session, push: Push, registry: FakeRegistry, log: list[tuple[float, str]]) -> PushResult:
+def run(session: Session, push: PushPlan, registry: FakeRegistry, log: list[tuple[float, str]]) -> PushResult:
     """Perform one push in simulated time; every request is logged with the time it was made at."""
     session.submit(push)
     now = log[-1][0] if log else 0.0
@@ -97,7 +97,9 @@ def main() -> int:
         registry.put_manifest(REPOSITORY, manifest(), "1.0")
         session = Session(BASE)
         log: list[tuple[float, str]] = []
-        (subject,) = run(session, Push(repository=REPOSITORY, lookups=[Resolve(reference="1.0")]), registry, log).found
+        (subject,) = run(
+            session, PushPlan(repository=REPOSITORY, lookups=[ResolveReference(reference="1.0")]), registry, log
+        ).found
         assert isinstance(subject, Descriptor)
         result = run(session, attachment(subject), registry, log)
         looks = sum(at > 0 for at, _ in log)

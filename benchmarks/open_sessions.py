@@ -74,16 +74,16 @@ class Watched(FakeRegistry):
         return exchange
 
 
-def plan(blobs: int, sources: tuple[str, ...] = SOURCES) -> r.Push:
+def plan(blobs: int, sources: tuple[str, ...] = SOURCES) -> r.PushPlan:
     """So many blobs, each of which may be mounted from these."""
     mount_from = tuple(r.MountSource(repository=source) for source in sources)
     contents = [b"layer %d" % number for number in range(blobs)]
     described = [r.Descriptor(media_type=LAYER, digest=r.Digest.of(c), size=len(c)) for c in contents]
     made = [r.Blob(descriptor=d, source=c, mount_from=mount_from) for d, c in zip(described, contents, strict=True)]
-    return r.Push(repository=REPOSITORY, blobs=made)
+    return r.PushPlan(repository=REPOSITORY, blobs=made)
 
 
-def filled(push: r.Push, options: RegistryOptions | None = None, every: int = 1) -> Watched:
+def filled(push: r.PushPlan, options: RegistryOptions | None = None, every: int = 1) -> Watched:
     """A registry in which the last source has every n-th of the blobs."""
     registry = Watched(options)
     for blob in push.blobs[::every]:
@@ -92,7 +92,7 @@ def filled(push: r.Push, options: RegistryOptions | None = None, every: int = 1)
     return registry
 
 
-def simulated(push: r.Push, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:
+def simulated(push: r.PushPlan, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:
     """Push in simulated time, every answer after so long."""
     session = r.Session(BASE, config)
     push_id = session.submit(push)
@@ -126,7 +126,7 @@ def simulated(push: r.Push, registry: Watched, config: r.Config, answer_s: float
                     now = until
 
 
-def on_sockets(push: r.Push, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:
+def on_sockets(push: r.PushPlan, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:
     """Push over loopback HTTP, with the blocking driver."""
     from regproto_sync import BytesContent, Driver, Server
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from regproto import BlobSlice, Digest, Finished, Manifest, Push, Response, Send, Session, Wait, plan_push
+from regproto import BlobSlice, Digest, Finished, Manifest, PushPlan, Response, Send, Session, Wait, plan_push
 from regproto.testing import FakeRegistry, RegistryOptions, Request
 
 BASE = "http://registry.localhost"
@@ -38,12 +38,12 @@ def image(seed: int, layers: int, size: int) -> tuple[bytes, dict[Digest, bytes]
     return json.dumps(manifest).encode(), {Digest.of(content): content for content in (config, *made)}
 
 
-def single() -> Push:
+def single() -> PushPlan:
     """A config and one layer of 100 kB."""
     return planned(*image(1, 1, 100_000))
 
 
-def index() -> Push:
+def index() -> PushPlan:
     """An index of 4 images, each of 5 layers of 300 kB."""
     images = [image(seed, 5, 300_000) for seed in range(4)]
     root = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [described(content, IMAGE) for content, _ in images]}
@@ -52,7 +52,7 @@ def index() -> Push:
     return planned(json.dumps(root).encode(), found)
 
 
-def planned(root: bytes, found: dict[Digest, bytes]) -> Push:
+def planned(root: bytes, found: dict[Digest, bytes]) -> PushPlan:
     """The plan that pushes it as `team/app:1.0`."""
     manifest = Manifest.of(root)
     found = found | {manifest.descriptor.digest: root}
@@ -65,7 +65,7 @@ def planned(root: bytes, found: dict[Digest, bytes]) -> Push:
     )
 
 
-def count(push: Push, registry: FakeRegistry) -> tuple[int, int, int]:
+def count(push: PushPlan, registry: FakeRegistry) -> tuple[int, int, int]:
     """Requests, round trips, and connections (the most in flight at once)."""
     session = Session(BASE)
     session.submit(push)

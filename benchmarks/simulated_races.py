@@ -33,7 +33,7 @@ from regproto import (
     FailureKind,
     Finished,
     Manifest,
-    Push,
+    PushPlan,
     PushResult,
     Response,
     Send,
@@ -90,7 +90,9 @@ class Simulation:
             made = attachment(number)
             self.attached.append(made.descriptor.digest)
             absent = [named.digest for named in made.names()]
-            session.submit(Push(repository=REPOSITORY, manifests=[made], root=made.descriptor.digest, absent=absent))
+            session.submit(
+                PushPlan(repository=REPOSITORY, manifests=[made], root=made.descriptor.digest, omitted=absent)
+            )
             self.begun[number] = self.random.random() * 0.2
             self.at(self.begun[number], lambda now, n=number, s=session: self.poll(now, n, s))  # type: ignore[misc]
         for number in range(foreign):

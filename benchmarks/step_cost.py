@@ -17,7 +17,7 @@ import sys
 import time
 import tracemalloc
 
-from regproto import Blob, Config, Descriptor, Digest, Finished, Manifest, Push, Response, Send, Session, Wait
+from regproto import Blob, Config, Descriptor, Digest, Finished, Manifest, PushPlan, Response, Send, Session, Wait
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 BOUND_US = 15.0
@@ -28,7 +28,7 @@ SIZE = 300_000
 """Bytes a blob: too large to skip the HEAD, so each costs two requests, HEAD and single POST."""
 
 
-def plan(blobs: int) -> Push:
+def plan(blobs: int) -> PushPlan:
     """A push of this many blobs, in images of at most 1,000 layers under one repository."""
     made = [
         Blob(
@@ -59,7 +59,7 @@ def plan(blobs: int) -> Push:
                 ).encode()
             )
         )
-    return Push(repository="team/app", blobs=made, manifests=manifests)
+    return PushPlan(repository="team/app", blobs=made, manifests=manifests)
 
 
 HEADERS = (("Docker-Distribution-Api-Version", "registry/2.0"),)
@@ -70,7 +70,7 @@ def answers(send: Send) -> Response:
     return Response(id=send.id, status=404 if send.method == "HEAD" else 201, headers=HEADERS)
 
 
-def run(push: Push) -> tuple[int, float]:
+def run(push: PushPlan) -> tuple[int, float]:
     """Requests, and seconds of processor time."""
     session = Session("https://registry.example", Config(max_body_bytes=10**9))
     waiting: list[Send] = []
@@ -100,7 +100,7 @@ def driver_only(requests: int) -> float:
     return time.process_time() - started
 
 
-def cost_us(push: Push, blobs: int) -> tuple[int, float]:
+def cost_us(push: PushPlan, blobs: int) -> tuple[int, float]:
     """Requests of one run, and microseconds a request in the best of several (what else the machine does only adds)."""
     gc.collect()
     runs = [run(push) for _ in range(max(3, min(20, 20_000 // blobs)))]
@@ -108,7 +108,7 @@ def cost_us(push: Push, blobs: int) -> tuple[int, float]:
     return requests, (min(seconds for _, seconds in runs) - driver_only(requests)) / requests * 1e6
 
 
-def memory(push: Push) -> int:
+def memory(push: PushPlan) -> int:
     """The most bytes the session holds at once, the plan not counted."""
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

@@ -97,7 +97,7 @@ def lacking(rows: Sequence[Row], lacks: frozenset[str]) -> list[Row]:
 
 
 def _load(driver: str) -> RunSession:
-    from regproto.testing._check_driver._command import load_driver
+    from regproto.testing.driver_check.command import load_driver
 
     try:
         return load_driver(driver)

@@ -24,13 +24,13 @@ from regproto import (
     FailureKind,
     Finished,
     Headers,
-    NeedContent,
     NeedCredentials,
+    NeedManifests,
     NoCredentials,
     Notice,
     Phase,
     Progress,
-    Push,
+    PushPlan,
     PushResult,
     Response,
     Save,
@@ -40,7 +40,7 @@ from regproto import (
     Written,
 )
 from regproto.testing import Reply, Request, Wire
-from regproto.testing._bodies import content_of, request_of, told_of
+from regproto.testing.explorer.bodies import content_of, request_of, told_of
 
 ORDERS: Final = ("oldest first", "newest first", "at once", "shuffled 1", "shuffled 2", "shuffled 3")
 """Which of the requests in flight is answered next, and how soon: what a scenario says holds in every order."""
@@ -88,7 +88,7 @@ class _Core:
         self.session = self._session()
         self.order = order
         self.random = random.Random(order)
-        self.pushes: list[Push] = []
+        self.pushes: list[PushPlan] = []
         self.flying: deque[_Flying] = deque()
         self.silent: dict[int, Send] = {}
         self.aborted: set[int] = set()
@@ -121,7 +121,7 @@ class _Core:
                 self._begin(pushes)
         raise Stuck(f"it does not end within {STEPS_MAX} steps")
 
-    def _begin(self, pushes: list[Push]) -> None:
+    def _begin(self, pushes: list[PushPlan]) -> None:
         """Submit the next push, and those that go beside it."""
         while self.waiting:
             number, plan = self.waiting[0]
@@ -144,7 +144,7 @@ class _Core:
                     self._give_up(number)
             case NeedCredentials(id=number):
                 self._keychain(number)
-            case NeedContent() as need:
+            case NeedManifests() as need:
                 assert isinstance(need.draft, Draft)
                 self.session.receive(self.now, need.draft.make(need))
             case Save(data=data):

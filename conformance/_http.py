@@ -17,7 +17,7 @@ from conformance._played import Outcome, differences
 from conformance._player import Player
 from conformance._scenario import Scenario
 from conformance._switches import make_config
-from regproto import Credentials, NeedCredentials, NoCredentials, Push, PushResult, Session
+from regproto import Credentials, NeedCredentials, NoCredentials, PushPlan, PushResult, Session
 from regproto.testing import RunSession
 from regproto_sync import BytesContent, Server, StreamContent
 
@@ -52,7 +52,7 @@ def play(scenario: Scenario, run: RunSession, session: Session, player: Player) 
 
 def perform(
     scenario: Scenario, run: RunSession, session: Any, names: Names, keychain: Keychain
-) -> tuple[list[Push], list[PushResult]]:
+) -> tuple[list[PushPlan], list[PushResult]]:
     """Lets a driver perform the pushes of a scenario: the plans, and how they ended."""
     pushes = [build(plan, scenario.contents, names, BytesContent, _stream) for plan in scenario.plans]
     results: dict[int, PushResult] = {}

@@ -12,13 +12,13 @@ from conformance._fields import Fields, Invalid, as_flag, as_object, as_text, li
 from conformance._names import Names
 from regproto import (
     Blob,
-    Content,
     Descriptor,
     Manifest,
+    Manifests,
     MountSource,
-    NeedContent,
-    Push,
-    Resolve,
+    NeedManifests,
+    PushPlan,
+    ResolveReference,
     StreamBlob,
     plan_push,
 )
@@ -127,17 +127,17 @@ def _source(raw: object, where: str) -> MountFrom:
 class Draft:
     """Makes the rest of a plan of streams."""
 
-    push: Push
+    push: PushPlan
     """The same plan, had nothing in it been a stream."""
 
-    def make(self, need: NeedContent) -> Content:
+    def make(self, need: NeedManifests) -> Manifests:
         """The answer to `need`."""
         there = {s.descriptor.digest for s in need.streams}
         blobs = tuple(blob for blob in self.push.blobs if blob.descriptor.digest not in there)
-        return Content(id=need.id, root=self.push.root, manifests=self.push.manifests, blobs=blobs)
+        return Manifests(id=need.id, root=self.push.root, manifests=self.push.manifests, blobs=blobs)
 
 
-def whole(push: Push) -> Push:
+def whole(push: PushPlan) -> PushPlan:
     """The same plan, had nothing in it been a stream."""
     return push.draft.push if isinstance(push.draft, Draft) else push
 
@@ -148,7 +148,7 @@ def build(
     names: Names,
     wrap: Callable[[bytes], object],
     wrap_stream: Callable[[bytes], object],
-) -> Push:
+) -> PushPlan:
     """The plan for the core.
 
     Args:
@@ -170,19 +170,23 @@ def build(
         return found[1].content if found is not None else None
 
     if plan.reads:
-        lookups = [Resolve(reference=names.fill(reference), content=True) for reference in plan.reads]
-        return Push(repository=repository, lookups=lookups)
+        lookups = [ResolveReference(reference=names.fill(reference), content=True) for reference in plan.reads]
+        return PushPlan(repository=repository, lookups=lookups)
     if not plan.root:
         blobs = (contents[name] for name in plan.blobs)
-        push = Push(
+        push = PushPlan(
             repository=repository,
             blobs=tuple(Blob(descriptor=b.descriptor, source=source_of(b.descriptor)) for b in blobs),
         )
     elif plan.alone:
         manifest = Manifest.of(contents[plan.root].content, contents[plan.root].descriptor)
         absent = frozenset(d.digest for d in manifest.names())
-        push = Push(
-            repository=repository, manifests=(manifest,), root=manifest.descriptor.digest, tags=plan.tags, absent=absent
+        push = PushPlan(
+            repository=repository,
+            manifests=(manifest,),
+            root=manifest.descriptor.digest,
+            tags=plan.tags,
+            omitted=absent,
         )
     else:
         push = plan_push(
@@ -214,4 +218,4 @@ def build(
     )
     if not plan.root:
         return attrs.evolve(push, streams=streams)
-    return Push(repository=repository, tags=plan.tags, streams=streams, draft=Draft(push))
+    return PushPlan(repository=repository, tags=plan.tags, streams=streams, draft=Draft(push))

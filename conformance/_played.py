@@ -13,7 +13,7 @@ from conformance._player import Player
 from conformance._requests import Seen, target_of
 from conformance._results import error_difference, result_difference, told_difference
 from conformance._scenario import Scenario
-from regproto import Notice, Push, PushOutcome, PushResult, RegprotoError
+from regproto import Notice, PushOutcome, PushPlan, PushResult, RegprotoError
 
 
 @attrs.define(kw_only=True)
@@ -21,7 +21,7 @@ class Outcome:
     """What happened."""
 
     seen: Sequence[Seen]
-    pushes: list[Push]
+    pushes: list[PushPlan]
     results: list[PushResult]
     player: Player | None = None
     """None: it was a real registry."""
@@ -85,7 +85,7 @@ def _left(scenario: Scenario, outcome: Outcome, player: Player) -> list[str]:
     return found
 
 
-def _missing(push: Push, root: str | None, player: Player, names: Names) -> list[str]:
+def _missing(push: PushPlan, root: str | None, player: Player, names: Names) -> list[str]:
     streamed = [names.contents[stream.key].digest for stream in push.streams]
     push = whole(push)
     blobs, manifests = player.blobs(push.repository), player.manifests(push.repository)

@@ -15,7 +15,7 @@ from conformance._requests import Seen
 from conformance._scenario import Scenario
 from conformance._switches import furnish, make_options
 from regproto.testing import Exchange, FakeRegistry, Fault, Reply, RequestHead
-from regproto.testing._registry_wire import Content
+from regproto.testing.registry.http import Content
 
 
 class Player(FakeRegistry):

@@ -26,7 +26,7 @@ from conformance._requests import Seen
 from conformance._scenario import Scenario
 from conformance._switches import make_config
 from conformance._table import Row, Verdict
-from regproto import Blob, BlobSlice, Manifest, Output, Push, PushOutcome, Send, Session, Stream, registry_url
+from regproto import Blob, BlobSlice, Manifest, Output, PushOutcome, PushPlan, Send, Session, Stream, registry_url
 from regproto.testing import RunSession
 from regproto_sync import BytesContent, docker_keychain
 
@@ -111,7 +111,7 @@ class _Bench:
         for repository, items in scenario.has.items():
             there = [names.contents[name] for name in items]
             blobs = tuple(_blob(item) for item in there if not item.is_manifest)
-            self._push(Push(repository=names.fill(repository), blobs=blobs))
+            self._push(PushPlan(repository=names.fill(repository), blobs=blobs))
             for item in there:
                 if item.is_manifest:
                     self._push(_alone(names.fill(repository), item))
@@ -119,14 +119,14 @@ class _Bench:
             for tag, name in tags.items():
                 self._push(_alone(names.fill(repository), names.contents[name], names.fill(tag)))
 
-    def _push(self, push: Push) -> None:
+    def _push(self, push: PushPlan) -> None:
         session = Session(self.url, seed=1, now=time.monotonic())
         number = session.submit(push)
         result = in_time(self.run, session, [number], _keychain())[number]
         if result.error is not None:
             raise result.error
 
-    def _missing(self, push: Push, names: Names) -> list[str]:
+    def _missing(self, push: PushPlan, names: Names) -> list[str]:
         """What a push named and can't be read back."""
         name_of = {item.digest: name for name, item in names.contents.items()}
         base = f"{self.url}/v2/{push.repository}"
@@ -148,10 +148,10 @@ def _blob(item: Item) -> Blob:
     return Blob(descriptor=item.descriptor, source=BytesContent(item.content))
 
 
-def _alone(repository: str, item: Item, *tags: str) -> Push:
+def _alone(repository: str, item: Item, *tags: str) -> PushPlan:
     manifest = Manifest.of(item.content, item.descriptor)
     absent = frozenset(named.digest for named in manifest.names())
-    return Push(repository=repository, manifests=(manifest,), root=item.digest, tags=tags, absent=absent)
+    return PushPlan(repository=repository, manifests=(manifest,), root=item.digest, tags=tags, omitted=absent)
 
 
 def _keychain() -> Keychain:

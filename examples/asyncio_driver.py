@@ -60,7 +60,7 @@ class Driver:
                         loop.call_soon(tasks[output.id].cancel)  # later: what has not begun would never answer
                     case r.Wait():
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(self.news.wait(), driving.patience_s(output, time.monotonic()))
+                            await asyncio.wait_for(self.news.wait(), driving.wait_timeout_s(output, time.monotonic()))
                         self.news.clear()
             for task in tasks.values():
                 task.cancel()

@@ -39,7 +39,7 @@ class Exchange(httpx.AsyncByteStream):
 
     def __init__(self, send: r.Send, tell: Callable[[r.Input | None], None]) -> None:
         self.send, self.tell = send, tell
-        self.content, self.course = http1.SliceReader(send.body), driving.Course(send)
+        self.content, self.course = http1.SliceReader(send.body), driving.ExchangeProgress(send)
 
     def reach(self, phase: r.Phase, more: int = 0) -> None:
         self.tell(self.course.reach(time.monotonic(), phase, more))

@@ -23,7 +23,7 @@ BASE = "http://registry.example"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
-def image(number: int) -> r.Push:
+def image(number: int) -> r.PushPlan:
     """An image of a base layer that all share and one of its own."""
     contents = [b"config %d" % number, bytes(200_000), b"own %d" % number * 5_000]
     blobs = [
@@ -34,12 +34,12 @@ def image(number: int) -> r.Push:
     fields = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
     manifest = r.Manifest.of(json.dumps({**fields, "config": named[0], "layers": named[1:]}).encode())
     tags = (f"{number}.0",)
-    return r.Push(
+    return r.PushPlan(
         repository="team/app", blobs=tuple(blobs), manifests=(manifest,), root=manifest.descriptor.digest, tags=tags
     )
 
 
-def simulate(pushes: Iterator[r.Push], latency_s: float, bytes_per_s: float) -> tuple[float, FakeRegistry]:
+def simulate(pushes: Iterator[r.PushPlan], latency_s: float, bytes_per_s: float) -> tuple[float, FakeRegistry]:
     """The simulated seconds until all are pushed, and the registry they are in."""
     session, registry = r.Session(BASE), FakeRegistry()
     open_pushes = {session.submit(push) for push in pushes}

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from regproto import Digest
-from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 Member = tuple[str, bytes]
 Json = dict[str, Any]

@@ -15,19 +15,19 @@ import attrs
 import pytest
 
 from regproto import http1
-from regproto._messages import (
+from regproto._model.messages import (
     Abort,
     BlobSlice,
-    Content,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
-    NeedContent,
+    Manifests,
     NeedCredentials,
-    NoContent,
+    NeedManifests,
     NoCredentials,
+    NoManifests,
     Output,
     Phase,
     Progress,
@@ -38,8 +38,10 @@ from regproto._messages import (
     Written,
 )
 from regproto.testing import RunSession
-from regproto_sync import _body, _driver, run_session
-from regproto_sync._transport import Pool, Wire
+from regproto_sync import run_session
+from regproto_sync.driver import body as _body
+from regproto_sync.driver import driver as _driver
+from regproto_sync.driver.transport import Pool, Wire
 
 Make = Callable[[pytest.MonkeyPatch], RunSession]
 """Makes a driver; what it patches is put back after the test."""
@@ -283,7 +285,7 @@ def whole(body: BlobSlice) -> bytes:
     return data.ljust(body.size, b"\0")
 
 
-def raises(need: NeedContent) -> Output:
+def raises(need: NeedManifests) -> Output:
     raise TypeError("no draft")
 
 
@@ -578,13 +580,13 @@ BROKEN: dict[str, list[Broken]] = {
         Broken(telling(Failed, other(written=Written.SOME)), "should be NONE, but was SOME"),
     ],
     "no streams": [
-        Broken(hearing(NeedContent, raises), r"it raised TypeError\('no draft'\) at .*broken_drivers.py:\d+"),
-        Broken(telling(NoContent, other(error="")), "should be NoContent with an error"),
+        Broken(hearing(NeedManifests, raises), r"it raised TypeError\('no draft'\) at .*broken_drivers.py:\d+"),
+        Broken(telling(NoManifests, other(error="")), "should be NoManifests with an error"),
         Broken(kind(FailureKind.CLOSED), "should be CONTENT, but was CLOSED"),
     ],
     "drafts": [
-        Broken(telling(Content, lambda made: NoContent(id=made.id, error="no")), "it says NoContent"),
-        Broken(telling(NoContent, other(error="")), "it says NoContent"),
+        Broken(telling(Manifests, lambda made: NoManifests(id=made.id, error="no")), "it says NoManifests"),
+        Broken(telling(NoManifests, other(error="")), "it says NoManifests"),
     ],
     "abort, sending": [
         Broken(DEAF, "in vain for the (answer to 1|connection)"),

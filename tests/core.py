@@ -20,12 +20,12 @@ from regproto import (
     FailureKind,
     Finished,
     Headers,
-    NeedContent,
     NeedCredentials,
+    NeedManifests,
     NoCredentials,
     Notice,
     Output,
-    Push,
+    PushPlan,
     PushResult,
     Response,
     Save,
@@ -35,8 +35,9 @@ from regproto import (
     Wait,
     Written,
 )
-from regproto._machine import Edge
-from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, Reply, When, Wire, _bodies
+from regproto._machines.base import Edge
+from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, Reply, When, Wire
+from regproto.testing.explorer import bodies as _bodies
 
 BASE: Final = "https://registry.example"
 PLAIN: Final = Config(small_blob_bytes=0)
@@ -202,7 +203,7 @@ class Play:
         self.held: dict[int, Send] = {}
         self.aborted: list[int] = []
         self.asked: list[NeedCredentials] = []
-        self.needs: list[NeedContent] = []
+        self.needs: list[NeedManifests] = []
         self.notices: list[Notice] = []
         self.saves: list[bytes] = []
         self.open: set[int] = set()
@@ -242,14 +243,14 @@ class Play:
 
     # --- the loop ---
 
-    def run(self, *pushes: Push) -> PushResult:
+    def run(self, *pushes: PushPlan) -> PushResult:
         """Submit these and go on until every push is over; the result of the newest."""
         self.submit(*pushes)
         while not self.step():
             pass
         return self.results[max(self.results)]
 
-    def submit(self, *pushes: Push) -> int:
+    def submit(self, *pushes: PushPlan) -> int:
         """Begin these; the id of the newest."""
         for push in pushes:
             self.open.add(self.session.submit(push))
@@ -315,7 +316,7 @@ class Play:
                 self.saves.append(output.data)
             case Notice():
                 self.notices.append(output)
-            case NeedContent():
+            case NeedManifests():
                 self.needs.append(output)
                 if callable(output.draft):
                     self.session.receive(self.now, output.draft(output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import wire
-from regproto._messages import (
+from regproto._model.messages import (
     Failed,
     FailureKind,
     NeedCredentials,
@@ -17,7 +17,7 @@ from regproto._messages import (
     Status,
     Written,
 )
-from regproto_sync._driver import Driver
+from regproto_sync.driver.driver import Driver
 from wire import ScriptedSession, answered
 
 BIG = 8 * 1024 * 1024

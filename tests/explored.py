@@ -1,4 +1,4 @@
-"""What the explorer is run over, by `scripts/explore` and by tests/test_explorer.py.
+"""What the explorer is run over, by `scripts/explore` and by tests/testing/test_explorer.py.
 
 Each scenario is one plan, one registry and the ways its requests may be answered. Together they are
 to take every edge of every table.
@@ -15,33 +15,33 @@ import attrs
 from regproto import (
     Blob,
     Config,
-    Content,
     Credentials,
     Descriptor,
     Digest,
     ListReferrers,
     Manifest,
+    Manifests,
     MountSource,
-    NeedContent,
+    NeedManifests,
     NoCredentials,
-    Push,
-    Resolve,
+    PushPlan,
+    ResolveReference,
     StreamBlob,
     plan_push,
 )
-from regproto._blob import BlobMachine
-from regproto._lookup import LookupMachine
-from regproto._machine import Edge, Outcome
-from regproto._manifest import ManifestMachine
-from regproto._messages import FailureKind, Response, Send, Written
-from regproto._referrers import ReferrersMachine
-from regproto._referrers_list import entry_of, fallback_tag
-from regproto._source_check import SourceCheckMachine
-from regproto._stream import StreamMachine
-from regproto._token import TokenMachine, TokenState
-from regproto._upload import UploadMachine
+from regproto._http.referrers_list import entry_of, fallback_tag
+from regproto._machines.base import Edge, Outcome
+from regproto._machines.blob import BlobMachine
+from regproto._machines.manifest import ManifestMachine
+from regproto._machines.query import QueryMachine
+from regproto._machines.referrers import ReferrersMachine
+from regproto._machines.source_check import SourceCheckMachine
+from regproto._machines.stream import StreamMachine
+from regproto._machines.token import TokenMachine, TokenState
+from regproto._machines.upload import UploadMachine
+from regproto._model.messages import FailureKind, Response, Send, Written
 from regproto.testing import Answer, Auth, Exploration, Explorer, FakeRegistry, Grant, RegistryOptions
-from regproto.testing._explorer import SECRET, _handled, fails, status
+from regproto.testing.explorer.explorer import SECRET, _handled, fails, status
 
 MACHINES = (
     BlobMachine,
@@ -49,7 +49,7 @@ MACHINES = (
     UploadMachine,
     ManifestMachine,
     ReferrersMachine,
-    LookupMachine,
+    QueryMachine,
     StreamMachine,
     TokenMachine,
 )
@@ -75,7 +75,7 @@ def _image(*layers: bytes, config: bytes = b"{}") -> tuple[bytes, dict[Digest, b
     return content, {Digest.of(blob): blob for blob in (config, *layers)}
 
 
-def _plan(root: bytes, known: dict[Digest, bytes], **options: Any) -> Push:
+def _plan(root: bytes, known: dict[Digest, bytes], **options: Any) -> PushPlan:
     manifest = Manifest.of(root)
     found = known | {manifest.descriptor.digest: root}
     return plan_push(
@@ -88,17 +88,17 @@ def _plan(root: bytes, known: dict[Digest, bytes], **options: Any) -> Push:
     )
 
 
-def single(**options: Any) -> Push:
+def single(**options: Any) -> PushPlan:
     """A config, one layer, a manifest."""
     return _plan(*_image(b"layer"), **options)
 
 
-def two_layers() -> Push:
+def two_layers() -> PushPlan:
     """A config, two layers, a manifest."""
     return _plan(*_image(b"layer one", b"layer two"))
 
 
-def two_images() -> Push:
+def two_images() -> PushPlan:
     """An index of two images that share a layer and their config."""
     one, blobs = _image(b"shared", b"one")
     two, more = _image(b"shared")
@@ -108,35 +108,35 @@ def two_images() -> Push:
     return _plan(index, blobs | more | {Digest.of(one): one, Digest.of(two): two})
 
 
-def three_tags() -> Push:
+def three_tags() -> PushPlan:
     """A manifest under three tags; what it names is taken to be there."""
     whole = attrs.evolve(single(), tags=("1", "2", "3"))
-    return attrs.evolve(whole, blobs=(), absent=[d.digest for d in whole.manifests[0].names()])
+    return attrs.evolve(whole, blobs=(), omitted=[d.digest for d in whole.manifests[0].names()])
 
 
-def two_blobs() -> Push:
+def two_blobs() -> PushPlan:
     """Two blobs and no manifest."""
     return attrs.evolve(one_blob(), blobs=(*one_blob().blobs, *one_blob(b"another").blobs))
 
 
-def one_blob(content: bytes = b"blob", **options: Any) -> Push:
+def one_blob(content: bytes = b"blob", **options: Any) -> PushPlan:
     """One blob and nothing else."""
     described = Descriptor(media_type=LAYER, digest=Digest.of(content), size=len(content))
-    return Push(repository="team/app", blobs=[Blob(descriptor=described, **{"source": content, **options})])
+    return PushPlan(repository="team/app", blobs=[Blob(descriptor=described, **{"source": content, **options})])
 
 
-def one_stream(content: bytes = b"stream", key: str = "layer-0") -> Push:
+def one_stream(content: bytes = b"stream", key: str = "layer-0") -> PushPlan:
     """One stream and nothing else."""
-    return Push(repository="team/app", streams=[StreamBlob(key=key, media_type=LAYER, source=content)])
+    return PushPlan(repository="team/app", streams=[StreamBlob(key=key, media_type=LAYER, source=content)])
 
 
-def stream_image(*contents: bytes) -> Push:
+def stream_image(*contents: bytes) -> PushPlan:
     """An image whose layers are streams."""
     streams = [one_stream(content, f"layer-{n}").streams[0] for n, content in enumerate(contents)]
-    return Push(repository="team/app", streams=streams, draft=_made, tags=("1.0",))
+    return PushPlan(repository="team/app", streams=streams, draft=_made, tags=("1.0",))
 
 
-def _made(need: NeedContent) -> Content:
+def _made(need: NeedManifests) -> Manifests:
     config = Blob(descriptor=Descriptor(media_type=CONFIG, digest=Digest.of(b"{}"), size=2), source=b"{}")
     layers = [s.descriptor for s in need.streams]
     content = {
@@ -146,7 +146,7 @@ def _made(need: NeedContent) -> Content:
         "layers": [{"mediaType": d.media_type, "digest": d.digest, "size": d.size} for d in layers],
     }
     manifest = Manifest.of(json.dumps(content).encode())
-    return Content(id=need.id, root=manifest.descriptor.digest, manifests=(manifest,), blobs=(config,))
+    return Manifests(id=need.id, root=manifest.descriptor.digest, manifests=(manifest,), blobs=(config,))
 
 
 @attrs.frozen(kw_only=True)
@@ -170,7 +170,7 @@ SESSIONS = Config(attempts=2, small_blob_bytes=0)
 
 def _scenario(
     name: str,
-    *pushes: Push,
+    *pushes: PushPlan,
     options: RegistryOptions | None = None,
     seeded: bytes = b"",
     there: bool = False,
@@ -224,10 +224,10 @@ def attachment(number: int = 1, **fields: Any) -> Manifest:
     return Manifest.of(json.dumps({**raw, "subject": _descriptor(SUBJECT, IMAGE)}).encode())
 
 
-def _attach(*manifests: Manifest) -> Push:
+def _attach(*manifests: Manifest) -> PushPlan:
     """The push of attachments alone; all they name is taken to be there."""
     absent = frozenset(d.digest for m in manifests for d in m.names())
-    return Push(repository="team/app", manifests=manifests, root=manifests[0].descriptor.digest, absent=absent)
+    return PushPlan(repository="team/app", manifests=manifests, root=manifests[0].descriptor.digest, omitted=absent)
 
 
 def _seeded(options: RegistryOptions, listed: Sequence[Manifest] = (), there: Sequence[Manifest] = ()) -> FakeRegistry:
@@ -274,7 +274,7 @@ NO_API = RegistryOptions(auth=Auth.BEARER, referrers_api=False, sparse_indexes=T
 def _attached() -> Iterator[Scenario]:
     """Attachments: the list by the API and in its tag, with everything that may come between."""
 
-    def scenario(name: str, registry: FakeRegistry, *pushes: Push, **rest: Any) -> Scenario:
+    def scenario(name: str, registry: FakeRegistry, *pushes: PushPlan, **rest: Any) -> Scenario:
         rest = {"config": Config(attempts=3), "answers": EVERY, "faults": 2, **rest}
         return Scenario(name=name, explorer=Explorer(pushes=pushes, registry=registry, **rest))
 
@@ -307,9 +307,9 @@ def _attached() -> Iterator[Scenario]:
     yield scenario(
         "two pushes, first cancelled", _seeded(NO_API), _attach(one), _attach(other), **{**stops, "faults": 1}
     )
-    asks = Push(
+    asks = PushPlan(
         repository="team/app",
-        lookups=[Resolve(reference=SUBJECT_TAG), ListReferrers(subject=Digest.of(SUBJECT))],
+        lookups=[ResolveReference(reference=SUBJECT_TAG), ListReferrers(subject=Digest.of(SUBJECT))],
         reads_only=True,
     )
     nameless = attrs.evolve(NO_API, docker_content_digest=False)
@@ -580,8 +580,8 @@ def show(scenario: Scenario, found: Exploration, seconds: float) -> str:
 UNREACHED: dict[Edge, str] = {
     (
         "token",
-        TokenState.NEEDING,
-        Outcome.DROP,
-    ): "the explorer's keychain answers at once; see tests/test_token.py",
+        TokenState.AWAITING_CREDENTIALS,
+        Outcome.CANCEL,
+    ): "the explorer's keychain answers at once; see tests/machines/test_token.py",
 }
 """Edges no scenario takes, and why."""

@@ -26,7 +26,7 @@ from explored import (
 )
 from regproto import Config, Credentials, MountSource
 from regproto.testing import Auth, Explorer, RegistryOptions
-from regproto.testing._explorer import SECRET
+from regproto.testing.explorer.explorer import SECRET
 
 
 def classes() -> Iterator[Scenario]:
@@ -50,9 +50,9 @@ def classes() -> Iterator[Scenario]:
 def late() -> Iterator[Scenario]:
     """No answer at all: the limits of the core are met, on exchanges, on whole pushes, and on giving back."""
     ways = {"answers": ("ok", "503"), "faults": 2, "timeouts": True, "options": BEARER}
-    limit = {"push_timeout_s": 8.0, "give_back_timeout_s": 4.0}
+    limit = {"push_timeout_s": 8.0, "cleanup_timeout_s": 4.0}
     base = (MountSource(repository="team/base"),)
-    sessions = attrs.evolve(SESSIONS, give_back_timeout_s=4.0)
+    sessions = attrs.evolve(SESSIONS, cleanup_timeout_s=4.0)
     patches = attrs.evolve(sessions, resumable_above_bytes=0)
     silent = {
         "single POST": ([one_blob()], Config(attempts=2)),
@@ -94,9 +94,9 @@ NOT_COVERED = (
     "statuses one by one: each class stands for those the core does not tell apart (503 for 408, 425, 499, 5xx)",
     "silence under two pushes at once, but with a limit on the whole push: the orders of limits are too many to walk",
     "a body that stops in the middle: it is told to be sent, and then nothing comes",
-    "the keychain's delay: it answers at once (tests/test_token.py has the rest)",
+    "the keychain's delay: it answers at once (tests/machines/test_token.py has the rest)",
     "answers without a limit while two things are under way: the counts of both are too many to walk",
-    "headers and bodies out of the ordinary: tests/test_fuzz_session.py",
-    "redirects that lead somewhere, and other hosts: tests/test_retries.py",
+    "headers and bodies out of the ordinary: tests/engine/test_fuzz_session.py",
+    "redirects that lead somewhere, and other hosts: tests/engine/test_retries.py",
 )
 """What the walk leaves out."""

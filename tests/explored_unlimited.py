@@ -28,9 +28,9 @@ from explored import (
     one_stream,
     three_tags,
 )
-from regproto import Config, Credentials, Digest, ListReferrers, MountSource, Push, Resolve
+from regproto import Config, Credentials, Digest, ListReferrers, MountSource, PushPlan, ResolveReference
 from regproto.testing import Auth, Explorer, FakeRegistry, RegistryOptions
-from regproto.testing._explorer import ANSWERS, SECRET, STALE, _commit, _manifest_put
+from regproto.testing.explorer.explorer import ANSWERS, OUT_OF_ORDER, SECRET, _commit, _manifest_put
 
 CLOSES = ("stale connection",)
 CUTS = (*CLOSES, "stale connection, half done")
@@ -45,16 +45,16 @@ PATCHES = attrs.evolve(SESSIONS, resumable_above_bytes=0)
 BASE = (MountSource(repository="team/base"),)
 
 
-def _asked(lookup: Resolve | ListReferrers) -> Push:
-    return Push(repository="team/app", lookups=[lookup], reads_only=True)
+def _asked(lookup: ResolveReference | ListReferrers) -> PushPlan:
+    return PushPlan(repository="team/app", lookups=[lookup], reads_only=True)
 
 
 def unlimited() -> Iterator[Scenario]:
     """Every way to push, over connections that close again and again; then with refusals that do not end."""
     ways: dict[str, Any] = {"answers": ("ok",), "faults": 0, "unlimited": CLOSES, "config": Config(attempts=2)}
     tag, there = attrs.evolve(three_tags(), tags=("1",)), {"has": (b"{}", b"layer")}
-    yield _scenario("tag, closes", tag, **{**ways, **there, "unlimited": STALE})
-    yield _scenario("manifest, closes", attrs.evolve(tag, tags=()), **{**ways, **there, "unlimited": STALE})
+    yield _scenario("tag, closes", tag, **{**ways, **there, "unlimited": OUT_OF_ORDER})
+    yield _scenario("manifest, closes", attrs.evolve(tag, tags=()), **{**ways, **there, "unlimited": OUT_OF_ORDER})
     yield _scenario("two tags, closes", attrs.evolve(tag, tags=("1", "2")), **ways, **there)
     yield _scenario("single POST, closes", one_blob(), **{**ways, "unlimited": (*CLOSES, DONE)})
     yield _scenario("POST and PUT, closes", one_blob(), **{**ways, "config": SESSIONS, "unlimited": (*CLOSES, DONE)})
@@ -68,7 +68,7 @@ def unlimited() -> Iterator[Scenario]:
     token = RegistryOptions(auth=Auth.BEARER, identity_tokens={SECRET: "user"})
     yield _scenario("identity token, closes", one_blob(), keychain=known, options=token, **ways)
 
-    def listed(name: str, options: RegistryOptions, push: Push, **more: Any) -> Scenario:
+    def listed(name: str, options: RegistryOptions, push: PushPlan, **more: Any) -> Scenario:
         registry = _seeded(options, listed=(attachment(2), attachment(3)))
         return Scenario(name=name, explorer=_explorer(registry, push, {**ways, **more}))
 
@@ -82,7 +82,7 @@ def unlimited() -> Iterator[Scenario]:
         "question about a list, fails", paged, _asked(ListReferrers(subject=Digest.of(SUBJECT))), unlimited=FAILS
     )
     nameless = attrs.evolve(no_api, docker_content_digest=False)
-    yield listed("question about a tag, any", nameless, _asked(Resolve(reference=SUBJECT_TAG)), unlimited=ANY)
+    yield listed("question about a tag, any", nameless, _asked(ResolveReference(reference=SUBJECT_TAG)), unlimited=ANY)
 
     yield _scenario("tag, any", tag, options=BEARER, **{**ways, **there, "unlimited": ANY})
     yield _scenario("PATCH, fails", one_blob(), **{**patches, "unlimited": FAILS})
@@ -93,5 +93,5 @@ def unlimited() -> Iterator[Scenario]:
     yield _scenario("mount, 503", one_blob(mount_from=BASE), **{**ways, "config": SESSIONS, "unlimited": ("503",)})
 
 
-def _explorer(registry: FakeRegistry, push: Push, ways: dict[str, Any]) -> Explorer:
+def _explorer(registry: FakeRegistry, push: PushPlan, ways: dict[str, Any]) -> Explorer:
     return Explorer(pushes=[push], registry=registry, **ways)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin
 
-from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Digest
+from regproto._model.digest import Digest
+from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from regproto.testing import FakeRegistry, Fault, RegistryOptions, Reply, Request
 
 HOST = "http://registry.example"

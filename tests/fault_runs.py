@@ -28,7 +28,7 @@ from faulty import RETRY_AFTER_S, SILENCE_S, Kind, Plan, Seen, at, faulty_relay,
 from images import LayoutBuilder, image_layout, layer
 from regproto import Config, Credentials, NeedCredentials, RegprotoError
 from regproto.testing import Auth, FakeRegistry, RegistryOptions
-from regproto_sync._serve import Server
+from regproto_sync.server.server import Server
 
 USER, PASSWORD = "tester", "s3cret"
 CONFIG = Config(

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Digest
+from regproto._model.digest import Digest
+from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"

@@ -13,14 +13,14 @@ import attrs
 
 from core import LOST, NOT_SENT, PATCHES, PLAIN, Answer, refuse, say
 from pushes import blob, blobs_push, described, image
-from regproto import Config, Push
-from regproto._blob import BlobState
-from regproto._machine import State
-from regproto._manifest import ManifestState
-from regproto._referrers import ReferrersState
-from regproto._source_check import SourceCheckState
-from regproto._token import TokenState
-from regproto._upload import UploadState
+from regproto import Config, PushPlan
+from regproto._machines.base import State
+from regproto._machines.blob import BlobState
+from regproto._machines.manifest import ManifestState
+from regproto._machines.referrers import ReferrersState
+from regproto._machines.source_check import SourceCheckState
+from regproto._machines.token import TokenState
+from regproto._machines.upload import UploadState
 from regproto.testing import Auth
 
 CONTENT: Final = b"0123456789"
@@ -55,7 +55,7 @@ class Row:
     state: State
     """The one in which it is made."""
     config: Config = attrs.field(factory=Config)
-    push: Push
+    push: PushPlan
     before: Mapping[str, list[Answer]] = attrs.field(factory=dict)
     """What has to go wrong for it to be made at all."""
     answers: Mapping[str, Answer] = attrs.field(factory=dict)
@@ -90,29 +90,33 @@ IDENTITY: Final = {
 }
 
 ROWS: Final[Mapping[str, Row]] = {
-    "HEAD blob": Row(state=BlobState.LOOKING, config=PLAIN, push=BLOB),
-    "HEAD source": Row(state=SourceCheckState.LOOKING, config=PLAIN, push=blobs_push(blob(CONTENT, *SOURCES))),
+    "HEAD blob": Row(state=BlobState.CHECKING, config=PLAIN, push=BLOB),
+    "HEAD source": Row(state=SourceCheckState.CHECKING, config=PLAIN, push=blobs_push(blob(CONTENT, *SOURCES))),
     "POST mount": Row(state=BlobState.MOUNTING, config=PLAIN, push=blobs_push(blob(CONTENT, *SOURCES))),
     "POST blob": Row(state=BlobState.POSTING, push=BLOB),
     "POST start": Row(state=UploadState.STARTING, config=PLAIN, push=BLOB),
     "PATCH": Row(state=UploadState.PATCHING, config=PATCHES, push=BLOB, answers=UNKNOWN),
     "PUT blob": Row(state=UploadState.PUTTING, config=PLAIN, push=BLOB, answers=UNKNOWN),
     "PUT commit": Row(state=UploadState.COMMITTING, config=PATCHES, push=BLOB, answers=UNKNOWN),
-    "GET session": Row(state=UploadState.ASKING, config=PATCHES, push=BLOB, before={"PATCH": [LOST]}, answers=UNKNOWN),
+    "GET session": Row(
+        state=UploadState.QUERYING_STATUS, config=PATCHES, push=BLOB, before={"PATCH": [LOST]}, answers=UNKNOWN
+    ),
     "DELETE session": Row(
-        state=UploadState.DISCARDING,
+        state=UploadState.CANCELLING,
         config=PATCHES,
         push=BLOB,
         before={"PATCH": [refuse(403, "DENIED", "not you")]},
         answers=UNKNOWN,
     ),
-    "HEAD manifest": Row(state=ManifestState.LOOKING, push=IMAGE.bare(), there=(CONTENT,)),
-    "HEAD tag": Row(state=ManifestState.LOOKING, push=IMAGE.bare("1.0"), there=(CONTENT,)),
+    "HEAD manifest": Row(state=ManifestState.CHECKING, push=IMAGE.bare(), there=(CONTENT,)),
+    "HEAD tag": Row(state=ManifestState.CHECKING, push=IMAGE.bare("1.0"), there=(CONTENT,)),
     "PUT manifest": Row(state=ManifestState.PUTTING, config=PUT_AT_ONCE, push=IMAGE.bare(), there=(CONTENT,)),
     "PUT tag": Row(state=ManifestState.TAGGING, config=PUT_AT_ONCE, push=IMAGE.bare("1.0"), there=(CONTENT,)),
-    "PUT tags": Row(state=ManifestState.SHARING, config=PUT_AT_ONCE, push=IMAGE.bare("1", "2", "3"), there=(CONTENT,)),
+    "PUT tags": Row(
+        state=ManifestState.PUTTING_WITH_TAGS, config=PUT_AT_ONCE, push=IMAGE.bare("1", "2", "3"), there=(CONTENT,)
+    ),
     "GET referrers API": Row(
-        state=ReferrersState.ASKING,
+        state=ReferrersState.QUERYING_API,
         request="GET referrers",
         config=PUT_AT_ONCE,
         push=ATTACHMENT.bare(),
@@ -144,13 +148,18 @@ ROWS: Final[Mapping[str, Row]] = {
 
 LOOKS_OF_OTHER_ROWS: Final = frozenset(
     {
-        *(BlobState.CONFIRMING, UploadState.VERIFYING, UploadState.SETTLING, ManifestState.CONFIRMING),
+        *(
+            BlobState.CONFIRMING,
+            UploadState.CHECKING_BLOB,
+            UploadState.QUERYING_BEFORE_CANCEL,
+            ManifestState.CONFIRMING,
+        ),
         ReferrersState.CHECKING,
-        *(BlobState.PROVING, UploadState.PROVING, ManifestState.VERIFYING, ManifestState.PROVING),
+        *(BlobState.PROVING, UploadState.PROVING, ManifestState.CHECKING_BLOB, ManifestState.PROVING),
     }
 )
 """States that ask what a row above asks too, after an answer that was lost: they are what follows in its cells. (The
-last four ask after a success that proves nothing: tests/test_evidence.py has what follows there.)"""
+last four ask after a success that proves nothing: tests/evidence/test_evidence.py has what follows there.)"""
 
 
 @attrs.frozen

@@ -14,6 +14,8 @@ sys.path[:0] = sys.argv[1:]
 
 import regproto
 
+for name in regproto.__all__:
+    getattr(regproto, name)  # imported when it is first used, which is to be before the session runs
 imported = sorted(set(sys.modules) - before)
 
 import builtins
@@ -81,7 +83,7 @@ def watch() -> None:
 BLOBS = [bytes([n]) * (n + 1) for n in range(8)]
 
 
-def plan() -> regproto.Push:
+def plan() -> regproto.PushPlan:
     def described(content: bytes, media_type: str) -> dict[str, object]:
         return {"mediaType": media_type, "digest": regproto.Digest.of(content), "size": len(content)}
 
@@ -124,7 +126,7 @@ def answer(send: regproto.Send, nth: int) -> regproto.Response | regproto.Failed
     return response(201, ("Warning", '299 - "soon gone"'))
 
 
-def run(push: regproto.Push, cancelled: regproto.Push) -> tuple[list[str], list[str]]:
+def run(push: regproto.PushPlan, cancelled: regproto.PushPlan) -> tuple[list[str], list[str]]:
     session = regproto.Session("https://registry.example", regproto.Config(), seed=7, now=0.0)
     now = 0.0
     said: list[str] = []

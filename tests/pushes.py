@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import attrs
 
-from regproto import Blob, Content, Descriptor, Digest, Manifest, MountSource, NeedContent, Push, StreamBlob
-from regproto._content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from regproto import Blob, Descriptor, Digest, Manifest, Manifests, MountSource, NeedManifests, PushPlan, StreamBlob
+from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 REPO: Final = "team/app"
 LAYER: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -22,9 +22,9 @@ def blob(content: bytes, *mount_from: str | MountSource, media_type: str = LAYER
     return Blob(descriptor=descriptor, source=content, mount_from=sources)
 
 
-def blobs_push(*blobs: Blob, repository: str = REPO) -> Push:
+def blobs_push(*blobs: Blob, repository: str = REPO) -> PushPlan:
     """A push of blobs alone."""
-    return Push(repository=repository, blobs=blobs)
+    return PushPlan(repository=repository, blobs=blobs)
 
 
 def described(item: Blob | Manifest | Descriptor) -> dict[str, Any]:
@@ -52,9 +52,9 @@ class Image:
     def all_manifests(self) -> tuple[Manifest, ...]:
         return (self.manifest, *(m for child in self.children for m in child.all_manifests()))
 
-    def push(self, *tags: str, repository: str = REPO, **more: Any) -> Push:
+    def push(self, *tags: str, repository: str = REPO, **more: Any) -> PushPlan:
         """The push of all of it; without tags by digest."""
-        return Push(
+        return PushPlan(
             repository=repository,
             blobs=self.all_blobs(),
             manifests=self.all_manifests(),
@@ -63,10 +63,10 @@ class Image:
             **more,
         )
 
-    def bare(self, *tags: str, repository: str = REPO) -> Push:
+    def bare(self, *tags: str, repository: str = REPO) -> PushPlan:
         """The push of the root manifest alone; all it names is taken to be there."""
         absent = frozenset(d.digest for d in self.manifest.names())
-        return Push(repository=repository, manifests=(self.manifest,), root=self.digest, tags=tags, absent=absent)
+        return PushPlan(repository=repository, manifests=(self.manifest,), root=self.digest, tags=tags, omitted=absent)
 
 
 def image(*layers: bytes | Blob, config: bytes = b"{}", media_type: str = OCI_MANIFEST, **extra: Any) -> Image:
@@ -95,17 +95,17 @@ def stream(content: bytes, key: str = "layer-0", **more: Any) -> StreamBlob:
     return StreamBlob(key=key, media_type=LAYER, source=content, **more)
 
 
-def image_of_streams(need: NeedContent) -> Content:
+def image_of_streams(need: NeedManifests) -> Manifests:
     """A draft: the image whose layers are a push's streams."""
     made = image_of([described(s.descriptor) for s in need.streams])
-    return Content(id=need.id, root=made.digest, manifests=(made.manifest,), blobs=made.blobs)
+    return Manifests(id=need.id, root=made.digest, manifests=(made.manifest,), blobs=made.blobs)
 
 
-def index_of_streams(need: NeedContent) -> Content:
+def index_of_streams(need: NeedManifests) -> Manifests:
     """A draft: an index of one image for each of a push's streams."""
     images = [image_of([described(s.descriptor)]) for s in need.streams]
     made = index(*images)
-    return Content(id=need.id, root=made.digest, manifests=made.all_manifests(), blobs=made.all_blobs())
+    return Manifests(id=need.id, root=made.digest, manifests=made.all_manifests(), blobs=made.all_blobs())
 
 
 def image_of(layers: Sequence[dict[str, Any]]) -> Image:
@@ -115,6 +115,6 @@ def image_of(layers: Sequence[dict[str, Any]]) -> Image:
     return Image(manifest=Manifest.of(json.dumps(content).encode()), blobs=(config,))
 
 
-def stream_push(*streams: StreamBlob, tags: Sequence[str] = ("1.0",), **more: Any) -> Push:
+def stream_push(*streams: StreamBlob, tags: Sequence[str] = ("1.0",), **more: Any) -> PushPlan:
     """The push of an image whose layers are these streams."""
-    return Push(**({"repository": REPO, "streams": streams, "draft": image_of_streams, "tags": tags} | more))
+    return PushPlan(**({"repository": REPO, "streams": streams, "draft": image_of_streams, "tags": tags} | more))

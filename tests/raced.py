@@ -1,4 +1,4 @@
-"""The races that are walked, by scripts/explore-referrers and by tests/test_races.py."""
+"""The races that are walked, by scripts/explore-referrers and by tests/testing/test_races.py."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from regproto import (
     ContentError,
     Credentials,
     NeedCredentials,
-    Push,
     PushOutcome,
+    PushPlan,
     RegprotoError,
     Session,
 )
-from regproto_sync._content import BytesContent
-from regproto_sync._driver import Driver
+from regproto_sync.driver.driver import Driver
+from regproto_sync.sources.content import BytesContent
 
 RATE = 0.05
 REPOSITORIES = 20
@@ -61,10 +61,10 @@ def _source(known: Blob) -> Blob:
     return attrs.evolve(known, source=BytesContent(known.source))
 
 
-def plans(count: int) -> list[tuple[Push, dict[str, bytes]]]:
+def plans(count: int) -> list[tuple[PushPlan, dict[str, bytes]]]:
     """Images that share a layer, over some repositories, each under a tag of its own; and what each consists of."""
     shared = layer(1, 60_000)
-    made: list[tuple[Push, dict[str, bytes]]] = []
+    made: list[tuple[PushPlan, dict[str, bytes]]] = []
     for number in range(count):
         sizes = (2_000, 20_000) if number % 10 else (2_000, 20_000, 150_000)
         own = [layer(1_000 + number * 10 + n, size) for n, size in enumerate(sizes)]
@@ -106,7 +106,7 @@ def _keychain(need: NeedCredentials) -> Credentials:
     return Credentials(id=need.id, username=USER, password=PASSWORD)
 
 
-def _by_sync(session: Session, pushes: list[Push]) -> list[BaseException | None]:
+def _by_sync(session: Session, pushes: list[PushPlan]) -> list[BaseException | None]:
     ids = [session.submit(push) for push in pushes]
     with Driver() as driver:
         results = driver.run(session, ids, keychain=_keychain)
@@ -114,7 +114,7 @@ def _by_sync(session: Session, pushes: list[Push]) -> list[BaseException | None]
     return [results[n].error for n in ids]
 
 
-def _by_trio(session: Session, pushes: list[Push]) -> list[BaseException | None]:
+def _by_trio(session: Session, pushes: list[PushPlan]) -> list[BaseException | None]:
     errors: list[BaseException | None] = [None] * len(pushes)
 
     async def one(driver: regproto_trio.Driver, number: int) -> None:

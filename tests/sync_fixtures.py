@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from driving import BIG
-from regproto_sync._driver import Driver
+from regproto_sync.driver.driver import Driver
 
 
 def open_things() -> tuple[list[str], int]:

@@ -1,4 +1,4 @@
-"""Walks what is to be explored, in processes side by side: for `scripts/explore` and tests/test_explorer.py."""
+"""Walks what is to be explored, in processes side by side: for `scripts/explore` and tests/testing/test_explorer.py."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import attrs
 
-from regproto._content import Digest
-from regproto._messages import (
+from regproto._model.digest import Digest
+from regproto._model.messages import (
     Abort,
     BlobSlice,
     Body,
@@ -28,8 +28,8 @@ from regproto._messages import (
     Send,
     Wait,
 )
-from regproto.testing._check_driver._peer import full_backlog as full_backlog
-from regproto.testing._check_driver._peer import refused_url as refused_url
+from regproto.testing.driver_check.peer import full_backlog as full_backlog
+from regproto.testing.driver_check.peer import refused_url as refused_url
 
 PATIENCE_S = 20.0
 """How long anything here may take before the test has failed; nothing waits this long when all is well."""

@@ -6,23 +6,31 @@ from typing import Final, assert_never
 
 import attrs
 
-from regproto._auth import Authorizer
-from regproto._config import MOUNT_SOURCES_MAX, Config
-from regproto._drafts import Drafts
-from regproto._errors import LocalProtocolError
-from regproto._graph import Graph
-from regproto._letting_go import cancel, expire
-from regproto._lists import Lists
-from regproto._machine import Edge
-from regproto._messages import (
-    Content,
+from regproto._engine.authorizer import Authorizer
+from regproto._engine.checkpoint import Checkpoint
+from regproto._engine.graph import Graph
+from regproto._engine.manifest_requests import ManifestRequests
+from regproto._engine.progress import ProgressReports
+from regproto._engine.push_lifecycle import cancel, expire
+from regproto._engine.push_registry import PushRegistry
+from regproto._engine.push_state import PushState
+from regproto._engine.referrers_updates import ReferrersUpdates
+from regproto._engine.retry import Jitter
+from regproto._engine.scheduler import Scheduler
+from regproto._engine.source_checks import SourceChecks
+from regproto._http.url import base_url
+from regproto._machines.base import Edge
+from regproto._model.config import MOUNT_SOURCES_MAX, Config
+from regproto._model.errors import LocalProtocolError
+from regproto._model.messages import (
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
-    NoContent,
+    Manifests,
     NoCredentials,
+    NoManifests,
     Output,
     Phase,
     Progress,
@@ -32,15 +40,7 @@ from regproto._messages import (
     Wait,
     Written,
 )
-from regproto._plan import Blob, Push
-from regproto._pushes import Pushes
-from regproto._resume import Checkpoint
-from regproto._retry import Jitter
-from regproto._source_checks import SourceChecks
-from regproto._totals import Totals
-from regproto._url import base_url
-from regproto._wire import Wire
-from regproto._work import PushWork
+from regproto._model.plan import Blob, PushPlan
 
 NOTHING_KEPT: Final = "nothing"
 """The repository in the result where there was nothing to give back."""
@@ -72,11 +72,11 @@ class Session:
     base: str
     registry: str
     config: Config
-    _wire: Wire
+    _scheduler: Scheduler
     _graph: Graph
-    _pushes: Pushes
-    _drafts: Drafts
-    _totals: Totals
+    _pushes: PushRegistry
+    _drafts: ManifestRequests
+    _totals: ProgressReports
     _next_push: int
 
     def __init__(
@@ -94,7 +94,7 @@ class Session:
         self.registry = self.base.partition("://")[2]
         self.config = config if config is not None else Config()
         auth = Authorizer(base=self.base, trust=self.config.trust_origin)
-        self._wire = Wire(
+        self._scheduler = Scheduler(
             base=self.base,
             registry=self.registry,
             config=self.config,
@@ -104,24 +104,24 @@ class Session:
             journal=[] if journal else None,
         )
         checkpoint = Checkpoint(base=self.base, active=save)
-        checkpoint.load(hint, self._wire.knowledge, self.config.trust_origin)
-        self._pushes = Pushes(wire=self._wire, checkpoint=checkpoint)
+        checkpoint.load(hint, self._scheduler.knowledge, self.config.trust_origin)
+        self._pushes = PushRegistry(scheduler=self._scheduler, checkpoint=checkpoint)
         self._pushes.complain()
-        self._drafts = Drafts(wire=self._wire)
-        self._totals = Totals(notices=self._wire.notices)
+        self._drafts = ManifestRequests(scheduler=self._scheduler)
+        self._totals = ProgressReports(notices=self._scheduler.notices)
         self._graph = Graph(
             base=self.base,
             config=self.config,
-            wire=self._wire,
+            scheduler=self._scheduler,
             pushes=self._pushes,
-            lists=Lists(base=self.base, config=self.config, wire=self._wire),
+            lists=ReferrersUpdates(base=self.base, config=self.config, scheduler=self._scheduler),
             drafts=self._drafts,
             totals=self._totals,
             sources=SourceChecks(base=self.base),
         )
         self._next_push = 1
 
-    def submit(self, push: Push) -> int:
+    def submit(self, push: PushPlan) -> int:
         """Begin a push beside those under way. Returns the id its `Finished` will carry.
 
         Poll again after this: an earlier `Wait` is void.
@@ -131,14 +131,14 @@ class Session:
         self._graph.begin(work)
         return work.id
 
-    def _work(self, push: Push) -> PushWork:
-        work = PushWork(
+    def _work(self, push: PushPlan) -> PushState:
+        work = PushState(
             id=self._next_push,
             plan=push,
             manifests={m.descriptor.digest: m for m in push.manifests},
             blobs={b.descriptor.digest: b for b in push.blobs},
-            requests_before=self._wire.requests,
-            bytes_before=self._wire.sent_bytes,
+            requests_before=self._scheduler.requests,
+            bytes_before=self._scheduler.sent_bytes,
         )
         self._next_push += 1
         return work
@@ -163,15 +163,15 @@ class Session:
         """
         kept = self._pushes.checkpoint.cancel(hint, self.config.trust_origin)
         self._pushes.complain()
-        work = self._work(Push(repository=kept[0].repository if kept else NOTHING_KEPT))
+        work = self._work(PushPlan(repository=kept[0].repository if kept else NOTHING_KEPT))
         self._graph.run(self._graph.begin_cancelling, work, kept)
         return work.id
 
-    def _want(self, push: Push, blobs: tuple[Blob, ...]) -> None:
+    def _want(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
         """What the requests of a push will have to be authorized for."""
         tried = (s for b in blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
         sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
-        self._wire.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
+        self._scheduler.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
 
     def cancel(self, push_id: int, now: float | None = None) -> None:
         """End a push before its time: what it has open is given back, then its `Finished` comes.
@@ -184,7 +184,7 @@ class Session:
         if not 0 < push_id < self._next_push:
             raise LocalProtocolError(f"no push has the id {push_id}")
         if now is not None:
-            self._wire.tick(now)
+            self._scheduler.tick(now)
         work = self._pushes.under_way.get(push_id)
         if work is not None:
             cancel(self._graph, work)
@@ -194,61 +194,61 @@ class Session:
 
         `now` running backwards is taken as standing still.
         """
-        wire, graph = self._wire, self._graph
-        wire.tick(now)
-        if self._pushes.patience.due <= wire.now:
+        scheduler, graph = self._scheduler, self._graph
+        scheduler.tick(now)
+        if self._pushes.patience.due <= scheduler.now:
             expire(graph)
         saves = self._pushes.checkpoint.active
-        while (found := (self._save() if saves else None) or wire.take()) is not None:
+        while (found := (self._save() if saves else None) or scheduler.next_output()) is not None:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
-        notice = self._totals.news(wire.now)
+        notice = self._totals.news(scheduler.now)
         if notice is not None:
             return notice
         ended = self._pushes.ended
         if ended:
             return self._totals.last(ended[0]) or self._finish(ended.popleft())
-        return Wait(until=min(wire.wait_until(), self._pushes.patience.due))
+        return Wait(until=min(scheduler.wait_until(), self._pushes.patience.due))
 
     def receive(self, now: float, event: Input) -> None:
-        """Tell what came of a `Send`, a `NeedCredentials` or a `NeedContent`. Never raises for what a registry does.
+        """Tell what came of a `Send`, a `NeedCredentials` or a `NeedManifests`. Never raises for what a registry does.
 
         Raises:
             LocalProtocolError: nothing with this id is waiting for an answer (or for this kind of answer). Nothing
             has changed.
         """
-        wire = self._wire
+        scheduler = self._scheduler
         if isinstance(event, (Response, Failed)):
             self._check_answer(event)
-            wire.tick(now)
-            ends_for = wire.in_flight[event.id].ends_for
-            found = wire.answered(event)
+            scheduler.tick(now)
+            ends_for = scheduler.in_flight[event.id].ends_for
+            found = scheduler.handle_answer(event)
             if found is not None:
                 self._graph.advance(*found)
             if ends_for is not None:
                 self._pushes.one_less(ends_for)
         elif isinstance(event, Progress):
-            if event.id not in wire.in_flight:
+            if event.id not in scheduler.in_flight:
                 raise LocalProtocolError(f"no request with the id {event.id} is in flight")
-            wire.tick(now)
-            exchange = wire.progress(event)
+            scheduler.tick(now)
+            exchange = scheduler.progress(event)
             if exchange is not None and exchange.size and event.phase in (Phase.SENDING, Phase.WAITING):
                 self._graph.uploading(exchange.machine, event.bytes)
         elif isinstance(event, (Credentials, NoCredentials)):
-            token = wire.keychain.get(event.id)
+            token = scheduler.keychain.get(event.id)
             if token is None:
                 raise LocalProtocolError(f"no question to the keychain has the id {event.id}, or it was answered")
-            wire.tick(now)
-            del wire.keychain[event.id]
-            wire.keychain_answered(token, event)
-        elif isinstance(event, (Content, NoContent)):
+            scheduler.tick(now)
+            del scheduler.keychain[event.id]
+            scheduler.keychain_answered(token, event)
+        elif isinstance(event, (Manifests, NoManifests)):
             if event.id not in self._drafts.asked:
                 raise LocalProtocolError(f"no question for content has the id {event.id}, or it was answered")
-            wire.tick(now)
+            scheduler.tick(now)
             work = self._drafts.asked.pop(event.id)
             if work.outcome is None:
-                if isinstance(event, Content):
+                if isinstance(event, Manifests):
                     self._want(work.plan, event.blobs)
                 self._graph.made(work, event)
         else:
@@ -256,14 +256,14 @@ class Session:
 
     def _check_answer(self, event: Response | Failed) -> None:
         """Raises `LocalProtocolError` if this can't be the answer to what is in flight."""
-        wire = self._wire
-        exchange = wire.in_flight.get(event.id)
+        scheduler = self._scheduler
+        exchange = scheduler.in_flight.get(event.id)
         if exchange is None:
             raise LocalProtocolError(f"no request with the id {event.id} is waiting for an answer")
         if isinstance(event, Response):
             if not 200 <= event.status <= 999:
                 raise LocalProtocolError(f"{event.status} is not the status of a final answer")
-        elif event.kind is FailureKind.CONTENT and not wire.sends_content(event.id):
+        elif event.kind is FailureKind.CONTENT and not scheduler.sends_content(event.id):
             raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
         told, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
         if told is None:
@@ -276,19 +276,21 @@ class Session:
 
     def take_journal(self) -> list[Edge]:
         """The transitions since the last call, each (machine, state, outcome). Empty unless `journal` was asked for."""
-        journal = self._wire.journal or []
+        journal = self._scheduler.journal or []
         if journal:
-            self._wire.journal = []
+            self._scheduler.journal = []
         return journal
 
     def _save(self) -> Save | None:
-        data = self._pushes.checkpoint.take(self._wire.knowledge)
+        data = self._pushes.checkpoint.take(self._scheduler.knowledge)
         return None if data is None else Save(data=data)
 
-    def _finish(self, work: PushWork) -> Finished:
-        wire = self._wire
-        result = work.result(self.registry, wire.requests, wire.sent_bytes, tuple(wire.notices.warned))
+    def _finish(self, work: PushState) -> Finished:
+        scheduler = self._scheduler
+        result = work.result(self.registry, scheduler.requests, scheduler.sent_bytes, tuple(scheduler.notices.warned))
         return Finished(push_id=work.id, result=result)
 
     def __repr__(self) -> str:
-        return f"<Session {self.base}: {len(self._pushes.under_way)} pushes, {len(self._wire.in_flight)} in flight>"
+        return (
+            f"<Session {self.base}: {len(self._pushes.under_way)} pushes, {len(self._scheduler.in_flight)} in flight>"
+        )

@@ -15,7 +15,7 @@
 
 `check_time`, `kind_of` and `unsent` are for what comes before an exchange's first byte, `Pool` for the time after its
 last.
-`Course` and `answer` are for drivers with an HTTP of their own: `regproto.http1` needs neither.
+`ExchangeProgress` and `answer` are for drivers with an HTTP of their own: `regproto.http1` needs neither.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from regproto._errors import RemoteProtocolError
-from regproto._messages import (
+from regproto._body_reader import ContentFailed
+from regproto._model.errors import RemoteProtocolError
+from regproto._model.messages import (
     Abort,
     Credentials,
     Failed,
     FailureKind,
     Finished,
     Input,
-    NeedContent,
     NeedCredentials,
-    NoContent,
+    NeedManifests,
     NoCredentials,
+    NoManifests,
     Output,
     Phase,
     Progress,
@@ -48,10 +49,9 @@ from regproto._messages import (
     Wait,
     Written,
 )
-from regproto._slice import ContentFailed
 
 __all__ = [
-    "Course",
+    "ExchangeProgress",
     "Pool",
     "Run",
     "Session",
@@ -61,7 +61,7 @@ __all__ = [
     "is_late",
     "kind_of",
     "look_up",
-    "patience_s",
+    "wait_timeout_s",
     "unsent",
 ]
 
@@ -108,8 +108,8 @@ class Run(Generic[Task]):
                     self.tell(now, unsent(send, FailureKind.CONTENT, "this driver sends no streams"))
                 case Send() | NeedCredentials() | Wait() as output:
                     return output
-                case NeedContent(id=number):
-                    self.tell(now, NoContent(id=number, error="this driver sends no streams"))
+                case NeedManifests(id=number):
+                    self.tell(now, NoManifests(id=number, error="this driver sends no streams"))
                 case Finished(push_id=number, result=result):
                     self.results[number] = result
                     self._unfinished.discard(number)
@@ -215,12 +215,12 @@ def look_up(keychain: Keychain, need: NeedCredentials) -> Credentials | NoCreden
         return NoCredentials(id=need.id, error=str(error) or type(error).__name__)
 
 
-def patience_s(wait: Wait, now: float) -> float | None:
+def wait_timeout_s(wait: Wait, now: float) -> float | None:
     """How long to wait for something to tell; None: for ever."""
     return None if wait.until == math.inf else max(0.0, wait.until - now)
 
 
-class Course:
+class ExchangeProgress:
     """How far one exchange has come, for its `Progress` and its `Failed`."""
 
     def __init__(self, send: Send) -> None:

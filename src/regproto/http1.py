@@ -27,7 +27,7 @@ Two tasks, or one loop that waits for either direction, do equally well. What el
 - `report` says when a `Progress` is due. `Phase.CONNECTING` comes before there is an exchange: the driver tells it.
 - Of a body that is a `Stream` there is never a Span. Where `wants_data` is True, give what the source has to `feed`
   (`b""`: it has ended), and there is a piece again; while the source has nothing, `piece` gives None. Where the stream
-  has a limit, read so much ahead and tell `start` how much it is. `stream_sent` is for the answer's `StreamTold`.
+  has a limit, read so much ahead and tell `start` how much it is. `stream_sent` is for the answer's `StreamStatus`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ import attrs
 import h11
 
 from regproto import driving
-from regproto._errors import printable
-from regproto._messages import (
+from regproto._body_reader import ContentFailed, SliceReader
+from regproto._http.url import origin_of
+from regproto._model.errors import printable
+from regproto._model.messages import (
     BlobSlice,
     Failed,
     FailureKind,
@@ -53,8 +55,6 @@ from regproto._messages import (
     Written,
     body_size,
 )
-from regproto._slice import ContentFailed, SliceReader
-from regproto._url import origin_of
 
 __all__ = ["Connection", "ContentFailed", "Exchange", "Origin", "SliceReader", "Span", "head_of"]
 

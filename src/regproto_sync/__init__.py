@@ -6,118 +6,119 @@ What is not asked for is not imported: the command with another driver brings no
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from regproto_sync._artifact import Artifact as Artifact
-    from regproto_sync._artifact import artifact as artifact
-    from regproto_sync._attach import attach as attach
-    from regproto_sync._attach import referrers as referrers
-    from regproto_sync._attachments import Attached as Attached
-    from regproto_sync._attachments import Attaching as Attaching
-    from regproto_sync._attachments import plan_attach as plan_attach
-    from regproto_sync._content import BytesContent as BytesContent
-    from regproto_sync._content import Content as Content
-    from regproto_sync._content import ContentChanged as ContentChanged
-    from regproto_sync._content import ContentSource as ContentSource
-    from regproto_sync._content import FileContent as FileContent
-    from regproto_sync._content import SliceContent as SliceContent
-    from regproto_sync._docker_archive import DockerImage as DockerImage
-    from regproto_sync._draft import Draft as Draft
-    from regproto_sync._driver import Driver as Driver
-    from regproto_sync._driver import run_session as run_session
-    from regproto_sync._entries import cancel_kept as cancel_kept
-    from regproto_sync._entries import push_artifact as push_artifact
-    from regproto_sync._entries import push_image as push_image
-    from regproto_sync._entries import push_layer as push_layer
-    from regproto_sync._entries import push_many as push_many
-    from regproto_sync._entries import push_planned as push_planned
-    from regproto_sync._entries import put_manifest as put_manifest
-    from regproto_sync._entries import tag as tag
-    from regproto_sync._files import bytes_blob as bytes_blob
-    from regproto_sync._files import file_blob as file_blob
-    from regproto_sync._files import folder_blob as folder_blob
-    from regproto_sync._image import ImageSource as ImageSource
-    from regproto_sync._image import image_of as image_of
-    from regproto_sync._keychain import Keychain as Keychain
-    from regproto_sync._keychain import docker_keychain as docker_keychain
-    from regproto_sync._keychain import static_keychain as static_keychain
-    from regproto_sync._layers import Layer as Layer
-    from regproto_sync._layout import Layout as Layout
-    from regproto_sync._layout import open_layout as open_layout
-    from regproto_sync._notation import SourceNotFound as SourceNotFound
-    from regproto_sync._options import Options as Options
-    from regproto_sync._plans import blob_of as blob_of
-    from regproto_sync._push import push as push
-    from regproto_sync._serve import Server as Server
-    from regproto_sync._serve import serve as serve
-    from regproto_sync._source import Planned as Planned
-    from regproto_sync._source import open_source as open_source
-    from regproto_sync._source import plan_source as plan_source
-    from regproto_sync._state import Keeper as Keeper
-    from regproto_sync._stream import StreamContent as StreamContent
+    from regproto_sync.client._attach import attach as attach
+    from regproto_sync.client._attach import referrers as referrers
+    from regproto_sync.client._entries import cancel_kept as cancel_kept
+    from regproto_sync.client._entries import push_artifact as push_artifact
+    from regproto_sync.client._entries import push_image as push_image
+    from regproto_sync.client._entries import push_layer as push_layer
+    from regproto_sync.client._entries import push_many as push_many
+    from regproto_sync.client._entries import push_planned as push_planned
+    from regproto_sync.client._entries import put_manifest as put_manifest
+    from regproto_sync.client._entries import tag as tag
+    from regproto_sync.client._push import push as push
+    from regproto_sync.credentials.keychain import Keychain as Keychain
+    from regproto_sync.credentials.keychain import docker_keychain as docker_keychain
+    from regproto_sync.credentials.keychain import static_keychain as static_keychain
+    from regproto_sync.driver.driver import Driver as Driver
+    from regproto_sync.driver.driver import run_session as run_session
+    from regproto_sync.server.server import Server as Server
+    from regproto_sync.server.server import serve as serve
+    from regproto_sync.sources.artifact import Artifact as Artifact
+    from regproto_sync.sources.artifact import artifact as artifact
+    from regproto_sync.sources.attachments import Attached as Attached
+    from regproto_sync.sources.attachments import Attaching as Attaching
+    from regproto_sync.sources.attachments import plan_attach as plan_attach
+    from regproto_sync.sources.content import BytesContent as BytesContent
+    from regproto_sync.sources.content import Content as Content
+    from regproto_sync.sources.content import ContentChanged as ContentChanged
+    from regproto_sync.sources.content import ContentSource as ContentSource
+    from regproto_sync.sources.content import FileContent as FileContent
+    from regproto_sync.sources.content import SliceContent as SliceContent
+    from regproto_sync.sources.docker_archive import DockerImage as DockerImage
+    from regproto_sync.sources.draft import Draft as Draft
+    from regproto_sync.sources.files import bytes_blob as bytes_blob
+    from regproto_sync.sources.files import file_blob as file_blob
+    from regproto_sync.sources.files import folder_blob as folder_blob
+    from regproto_sync.sources.image import ImageSource as ImageSource
+    from regproto_sync.sources.image import image_of as image_of
+    from regproto_sync.sources.layers import Layer as Layer
+    from regproto_sync.sources.layout import Layout as Layout
+    from regproto_sync.sources.layout import open_layout as open_layout
+    from regproto_sync.sources.notation import SourceNotFound as SourceNotFound
+    from regproto_sync.sources.options import Options as Options
+    from regproto_sync.sources.plans import blob_of as blob_of
+    from regproto_sync.sources.source import Planned as Planned
+    from regproto_sync.sources.source import open_source as open_source
+    from regproto_sync.sources.source import plan_source as plan_source
+    from regproto_sync.sources.stream import StreamContent as StreamContent
+    from regproto_sync.state.checkpoint_files import CheckpointStore as CheckpointStore
 
-_HOMES = {
-    "Artifact": "_artifact",
-    "Attached": "_attachments",
-    "Attaching": "_attachments",
-    "BytesContent": "_content",
-    "Content": "_content",
-    "ContentChanged": "_content",
-    "ContentSource": "_content",
-    "DockerImage": "_docker_archive",
-    "Draft": "_draft",
-    "Driver": "_driver",
-    "FileContent": "_content",
-    "ImageSource": "_image",
-    "Keeper": "_state",
-    "Keychain": "_keychain",
-    "Layer": "_layers",
-    "Layout": "_layout",
-    "Options": "_options",
-    "Planned": "_source",
-    "Server": "_serve",
-    "SliceContent": "_content",
-    "SourceNotFound": "_notation",
-    "StreamContent": "_stream",
-    "artifact": "_artifact",
-    "attach": "_attach",
-    "blob_of": "_plans",
-    "cancel_kept": "_entries",
-    "bytes_blob": "_files",
-    "docker_keychain": "_keychain",
-    "file_blob": "_files",
-    "folder_blob": "_files",
-    "image_of": "_image",
-    "open_layout": "_layout",
-    "open_source": "_source",
-    "plan_attach": "_attachments",
-    "plan_source": "_source",
-    "push": "_push",
-    "push_artifact": "_entries",
-    "push_image": "_entries",
-    "push_layer": "_entries",
-    "push_many": "_entries",
-    "push_planned": "_entries",
-    "put_manifest": "_entries",
-    "referrers": "_attach",
-    "run_session": "_driver",
-    "serve": "_serve",
-    "static_keychain": "_keychain",
-    "tag": "_entries",
+_MODULES: Final = {
+    "Artifact": "regproto_sync.sources.artifact",
+    "Attached": "regproto_sync.sources.attachments",
+    "Attaching": "regproto_sync.sources.attachments",
+    "BytesContent": "regproto_sync.sources.content",
+    "Content": "regproto_sync.sources.content",
+    "ContentChanged": "regproto_sync.sources.content",
+    "ContentSource": "regproto_sync.sources.content",
+    "DockerImage": "regproto_sync.sources.docker_archive",
+    "Draft": "regproto_sync.sources.draft",
+    "Driver": "regproto_sync.driver.driver",
+    "FileContent": "regproto_sync.sources.content",
+    "ImageSource": "regproto_sync.sources.image",
+    "Keeper": "regproto_sync.state.checkpoint_files",
+    "Keychain": "regproto_sync.credentials.keychain",
+    "Layer": "regproto_sync.sources.layers",
+    "Layout": "regproto_sync.sources.layout",
+    "Options": "regproto_sync.sources.options",
+    "Planned": "regproto_sync.sources.source",
+    "Server": "regproto_sync.server.server",
+    "SliceContent": "regproto_sync.sources.content",
+    "SourceNotFound": "regproto_sync.sources.notation",
+    "StreamContent": "regproto_sync.sources.stream",
+    "artifact": "regproto_sync.sources.artifact",
+    "attach": "regproto_sync.client._attach",
+    "blob_of": "regproto_sync.sources.plans",
+    "bytes_blob": "regproto_sync.sources.files",
+    "cancel_kept": "regproto_sync.client._entries",
+    "docker_keychain": "regproto_sync.credentials.keychain",
+    "file_blob": "regproto_sync.sources.files",
+    "folder_blob": "regproto_sync.sources.files",
+    "image_of": "regproto_sync.sources.image",
+    "open_layout": "regproto_sync.sources.layout",
+    "open_source": "regproto_sync.sources.source",
+    "plan_attach": "regproto_sync.sources.attachments",
+    "plan_source": "regproto_sync.sources.source",
+    "push": "regproto_sync.client._push",
+    "push_artifact": "regproto_sync.client._entries",
+    "push_image": "regproto_sync.client._entries",
+    "push_layer": "regproto_sync.client._entries",
+    "push_many": "regproto_sync.client._entries",
+    "push_planned": "regproto_sync.client._entries",
+    "put_manifest": "regproto_sync.client._entries",
+    "referrers": "regproto_sync.client._attach",
+    "run_session": "regproto_sync.driver.driver",
+    "serve": "regproto_sync.server.server",
+    "static_keychain": "regproto_sync.credentials.keychain",
+    "tag": "regproto_sync.client._entries",
 }
+"""The module of each public name, imported when the name is first used."""
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

@@ -2,7 +2,7 @@
 
 import sys
 
-from regproto_sync._cli import main
+from regproto_sync.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

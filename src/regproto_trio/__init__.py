@@ -1,32 +1,55 @@
 """`regproto` on trio: `push` for one image and its kin, `drive` for tasks that share a session."""
 
-from regproto_trio._attach import attach, referrers
-from regproto_trio._driver import Driver, drive, run_session
-from regproto_trio._entries import (
-    cancel_kept,
-    push_artifact,
-    push_image,
-    push_layer,
-    push_many,
-    push_planned,
-    put_manifest,
-    tag,
-)
-from regproto_trio._push import push
+from __future__ import annotations
 
-__all__ = [
-    "Driver",
-    "attach",
-    "cancel_kept",
-    "drive",
-    "push",
-    "push_artifact",
-    "push_image",
-    "push_layer",
-    "push_many",
-    "push_planned",
-    "put_manifest",
-    "referrers",
-    "run_session",
-    "tag",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from regproto_trio.client._attach import attach as attach
+    from regproto_trio.client._attach import referrers as referrers
+    from regproto_trio.client._entries import cancel_kept as cancel_kept
+    from regproto_trio.client._entries import push_artifact as push_artifact
+    from regproto_trio.client._entries import push_image as push_image
+    from regproto_trio.client._entries import push_layer as push_layer
+    from regproto_trio.client._entries import push_many as push_many
+    from regproto_trio.client._entries import push_planned as push_planned
+    from regproto_trio.client._entries import put_manifest as put_manifest
+    from regproto_trio.client._entries import tag as tag
+    from regproto_trio.client._push import push as push
+    from regproto_trio.driver.driver import Driver as Driver
+    from regproto_trio.driver.driver import drive as drive
+    from regproto_trio.driver.driver import run_session as run_session
+
+_MODULES: Final = {
+    "Driver": "regproto_trio.driver.driver",
+    "attach": "regproto_trio.client._attach",
+    "cancel_kept": "regproto_trio.client._entries",
+    "drive": "regproto_trio.driver.driver",
+    "push": "regproto_trio.client._push",
+    "push_artifact": "regproto_trio.client._entries",
+    "push_image": "regproto_trio.client._entries",
+    "push_layer": "regproto_trio.client._entries",
+    "push_many": "regproto_trio.client._entries",
+    "push_planned": "regproto_trio.client._entries",
+    "put_manifest": "regproto_trio.client._entries",
+    "referrers": "regproto_trio.client._attach",
+    "run_session": "regproto_trio.driver.driver",
+    "tag": "regproto_trio.client._entries",
+}
+"""The module of each public name, imported when the name is first used."""
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -173,7 +173,7 @@ _IN_CHUNKS: Final = """
 import sys
 from regproto import Config
 from regproto_sync import push
-from regproto_sync._output import Output
+from regproto_sync.cli.output import Output
 config = Config(chunk_bytes=int(sys.argv[3]))
 push(sys.argv[1], sys.argv[2], resume=True, config=config, on_notice=Output(json=False, quiet=False).notice)
 """

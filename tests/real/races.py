@@ -29,7 +29,7 @@ TIMEOUT_S: Final = 170
 _CHILD: Final = """\
 import sys
 from regproto_sync import attach, docker_keychain
-from regproto_sync._cli import main
+from regproto_sync.cli.main import main
 print("ready", flush=True)
 sys.stdin.readline()
 sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from relay import relay
 import regproto_sync
 import regproto_trio
 from regproto import Descriptor, Digest, Guarantee, Session, registry_url
-from regproto._content import OCI_MANIFEST
+from regproto._model.manifest import OCI_MANIFEST
 
 WITHOUT_API = ("docker-registry", "registry")
 ATTACHERS = 20
@@ -87,7 +87,7 @@ def test_a_registry_whose_round_trips_outlast_the_window(
     assert [entry["digest"] for entry in found] == list(done.digests)
     assert at_list == ["GET", "GET", "GET", "PUT", "GET"], "two come too late"
     assert len(between.requests) <= 12
-    assert done.result.listed[0].guarantee is Guarantee.LOOKED_AGAIN and not done.result.listed[0].unsure
+    assert done.result.listed[0].guarantee is Guarantee.VERIFIED and not done.result.listed[0].unsure
 
 
 def test_others_read_our_list_and_theirs_stays(registry: Registry, repository: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_others_read_our_list_and_theirs_stays(registry: Registry, repository: s
     assert {entry["digest"] for entry in entries(registry.address, repository, digest)} == found.keys()
     has_api = registry.kind not in WITHOUT_API
     assert (ours.tag == "") is has_api
-    assert done.result.listed[0].guarantee is (Guarantee.API if has_api else Guarantee.LOOKED_AGAIN)
+    assert done.result.listed[0].guarantee is (Guarantee.API if has_api else Guarantee.VERIFIED)
 
 
 def test_crane_reads_the_list(by_tag: Registry, repository: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from registries import Registry, running
 
 from archives import OCI_LAYER, DockerSave, Saved, diff_ids, plain_layer
 from regproto import Digest
-from regproto._content import OCI_MANIFEST
+from regproto._model.manifest import OCI_MANIFEST
 
 TARS = [plain_layer(n) for n in range(3)]
 ZSTD = b"\x28\xb5\x2f\xfd"

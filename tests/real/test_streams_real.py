@@ -21,7 +21,7 @@ from relay import relay
 import regproto_sync
 from regproto import Config, RegprotoError
 from regproto_sync import Layer, push_image, push_planned
-from regproto_sync._plans import plan_layer
+from regproto_sync.sources.plans import plan_layer
 
 MB = 1_000_000
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from regproto.testing._check_driver._command import main
+from regproto.testing.driver_check.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

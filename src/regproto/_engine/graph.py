@@ -1,0 +1,629 @@
+"""What depends on what, and who is told when something is there, or can't be.
+
+One half of the session (`_scheduler` is the other). A manifest's node counts what it names that is not there yet; at
+zero its machine may put it. A push counts what it was asked for; at zero it is over, as it is at the first error of
+anything it needs. What nobody needs any more is stopped and given back.
+
+One thing leads to another: what was put lets others be put, and the end of a push that of its parts. These steps lie on
+one stack, which `run` empties, depth first and in the order of the plan; none takes the next by itself, so that a
+plan may be as deep as it likes. A machine is moved by a step, and once where it is made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from regproto._engine.checkpoint import Kept
+from regproto._engine.construct import cancelling_kept, machine_for, stream_upload_for
+from regproto._engine.manifest_requests import ManifestRequests
+from regproto._engine.progress import ProgressReports
+from regproto._engine.push_lifecycle import abandon, fail, finish, withdraw
+from regproto._engine.push_registry import PushRegistry
+from regproto._engine.push_state import Key, Node, PushState
+from regproto._engine.referrers_updates import ReferrersUpdates
+from regproto._engine.retry import backoff_s
+from regproto._engine.scheduler import Scheduler
+from regproto._engine.source_checks import SourceChecks
+from regproto._engine.upload_sessions import (
+    cancel_upload,
+    doubted,
+    end_sessions,
+    follow,
+    lost_opening,
+    open_session,
+    resume,
+)
+from regproto._machines.base import Machine, Outcome, Verdict, advance, members
+from regproto._machines.blob import BlobMachine, BlobState
+from regproto._machines.manifest import ManifestMachine, ManifestState, together
+from regproto._machines.query import QueryMachine, QueryState
+from regproto._machines.referrers import ReferrersMachine, ReferrersState
+from regproto._machines.source_check import SourceCheckMachine, SourceCheckState
+from regproto._machines.stream import StreamMachine, StreamState
+from regproto._machines.token import TokenMachine
+from regproto._machines.upload import UploadMachine, UploadState
+from regproto._model.config import Config
+from regproto._model.digest import Digest
+from regproto._model.errors import ContentError
+from regproto._model.messages import Manifests, NoManifests, PushOutcome, Status
+
+_O: Final = members(Outcome)
+_N: Final = members(Status)
+_THERE: Final = frozenset({BlobState.PRESENT, ManifestState.PRESENT})
+_FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
+_WAITING: Final = frozenset({BlobState.WAITING, ManifestState.WAITING})
+_SPREADING: Final = frozenset({ManifestState.PRESENT, ManifestState.TAGGING, ManifestState.CONFIRMING})
+"""Here a tag that was to bring others along has done so, or never will."""
+
+Step: TypeAlias = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Graph:
+    """The pushes of one session and everything they name."""
+
+    base: str
+    config: Config
+    scheduler: Scheduler
+    pushes: PushRegistry
+    lists: ReferrersUpdates
+    drafts: ManifestRequests
+    totals: ProgressReports
+    sources: SourceChecks
+    nodes: dict[Key, Node] = attrs.field(factory=dict)
+    """What is not there yet."""
+    stack: list[Step] = attrs.field(factory=list)
+    """What is to be done next, the first of it last. Empty between two calls from outside."""
+
+    # --- step by step ---
+
+    def run(self, step: Callable[..., object], *args: Any) -> None:
+        """Take a step from outside, and all that follow from it."""
+        try:
+            step(*args)
+            if self.stack:
+                self._drain()
+        except BaseException:
+            self.stack.clear()
+            raise
+
+    def _drain(self) -> None:
+        stack, height = self.stack, 0
+        while stack:
+            if len(stack) - height > 1:
+                stack[height:] = stack[: height - 1 if height else None : -1]  # what was asked for first comes first
+            step, args = stack.pop()
+            height = len(stack)
+            step(*args)
+
+    def then(self, step: Callable[..., object], *args: Any) -> None:
+        """Have a step taken after the present one, and after those asked for before with all that follows from them."""
+        self.stack.append((step, args))
+
+    def advance(self, machine: Machine, verdict: Verdict) -> None:
+        """Take an outcome to a machine, from outside, with all that follows."""
+        self.run(self.move, machine, verdict)
+
+    # --- beginning ---
+
+    def begin(self, work: PushState) -> None:
+        """Start a push: its root under each of its tags, and whatever no manifest of it names.
+
+        If that raises, for whatever reason, nothing of the push stays.
+        """
+        try:
+            self.run(self._begin, work)
+        except BaseException:
+            self.run(withdraw, self, work)
+            raise
+
+    def _begin(self, work: PushState) -> None:
+        plan = work.plan
+        self.pushes.begin(work)
+        self.totals.begin(work)
+        for descriptor in plan.skipped:
+            self.scheduler.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
+        work.goals += len(plan.streams) + (plan.draft is not None)
+        for stream in plan.streams:
+            machine = StreamMachine(base=self.base, repository=plan.repository, stream=stream, work=work, lane=work.id)
+            work.streams[stream.key] = machine
+            self.enter_state(machine)
+        self._add_goals(work, (*work.manifests, *work.blobs))
+
+    def begin_cancelling(self, work: PushState, kept: Iterable[Kept]) -> None:
+        """Start to give back upload sessions that earlier processes left."""
+        self.pushes.begin(work)
+        work.cancelling = tuple(cancelling_kept(self.base, one, work) for one in kept)
+        work.goals += len(work.cancelling)
+        for repository in work.repositories():
+            self.scheduler.auth.want(repository, ())
+        for upload in work.cancelling:
+            self.enter_state(upload)
+        self._reached(work)
+
+    def _add_goals(self, work: PushState, digests: Iterable[Digest]) -> None:
+        """What a push is asked for: its root under each of its tags, and of these what no manifest of it names."""
+        plan = work.plan
+        named = {d.digest for m in plan.manifests for d in m.names()}
+        # What is attached to something is asked for itself, also where an index names it: an index that is found there
+        # tells that its children are, but not that they are listed.
+        attached = {m.descriptor.digest for m in plan.manifests if m.info.subject is not None}
+        goals = [(d, "") for d in digests if d != plan.root and (d not in named or d in attached)]
+        work.asked.update(d for d, _ in goals)
+        work.together = together(plan, self.scheduler.knowledge)
+        if plan.root is not None:
+            if not plan.tags:
+                work.asked.add(plan.root)
+            goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
+        for lookup in self.lists.expect(work):
+            self._decide(lookup)
+        self.then(self._aim_at_next, work, deque(goals))
+
+    def _aim_at_next(self, work: PushState, goals: deque[tuple[Digest, str]]) -> None:
+        if work.outcome is not None:
+            return
+        if not goals:
+            self._reached(work)
+            return
+        digest, tag = goals.popleft()
+        node = self._request(work, digest, tag)
+        if tag and work.together[:1] == (tag,) and not (node and node.machine and node.machine.lane == work.id):
+            # Another push puts this tag already, and knows nothing of our others.
+            goals.extend((digest, other) for other in work.together[1:])
+        self.then(self._aim_at_next, work, goals)
+
+    def _request(self, work: PushState, digest: Digest, tag: str, looked: bool | None = None) -> Node | None:
+        """The node of something a push was asked for; None if it is there, or the push is over."""
+        node = self._require(work, digest, tag, looked) if work.outcome is None else None
+        if node is not None:
+            node.goal_of += work.alone
+            work.goals += 1
+        return node
+
+    def _require(self, work: PushState, digest: Digest, tag: str = "", looked: bool | None = None) -> Node | None:
+        """The node of something a push needs, with a machine at work on it; None if it is there."""
+        repository, key = work.plan.repository, work.key(digest, tag)
+        node = self.nodes.get(key)
+        if node is not None:
+            self._join(work, node)
+            return node
+        if (digest in work.found and not tag) or self.pushes.presence.holds(work, digest, tag):
+            self._found_before(work, digest)
+            return None
+        node = self.nodes[key] = work.nodes[key] = Node(
+            key=key, repository=repository, digest=digest, tag=tag, users=work.alone
+        )
+        self._set_to_work(work, node, looked)
+        return node
+
+    def _join(self, work: PushState, node: Node) -> None:
+        """One more push needs a node, and so whatever it stands on."""
+        if node.key in work.nodes:
+            return
+        work.nodes[node.key] = node
+        node.users += work.alone
+        self.totals.joined(work, node)
+        if node.expanded:
+            for digest, tag in self._stands_on(work, node):
+                self.then(self._need_too, work, node, digest, tag)
+
+    def _need_too(self, work: PushState, node: Node, digest: Digest, tag: str) -> None:
+        """What a push needs with a manifest that was on its way before."""
+        if work.outcome is not None or node.machine is None:
+            return
+        if node.machine.state is ManifestState.WAITING:
+            child = self._require(work, digest, tag)
+            if child is not None and not (child.dependents or child.goal_of):
+                # The others may rely on what this push may not: so it is looked at, and the manifest waits for that.
+                self._depend(node, child)
+        elif not tag and digest not in work.asked:
+            self._found_before(work, digest)  # the manifest is being put, for it was there
+
+    def _found(self, work: PushState, digest: Digest, how: Status, sent_bytes: int = 0, handled: bool = False) -> None:
+        """Something that a push needs is there.
+
+        Args:
+            work: the push.
+            digest: what is there.
+            how: it came to be.
+            sent_bytes: how much of it was counted already.
+            handled: True if the registry put it into its subject's list.
+        """
+        self.totals.found(work, digest, how, work.size_of(digest) - sent_bytes)
+        if work.attached:
+            at_work = self.lists.attached(work, digest, handled)
+            if at_work is not None:
+                self._decide(at_work)
+
+    def _found_before(self, work: PushState, digest: Digest) -> None:
+        """Something was there before a push needed it."""
+        self._found(work, digest, _N.EXISTING)
+        if digest in work.manifests:
+            self.totals.imply(work, digest)
+
+    def _decide(self, machine: Machine) -> None:
+        """The first choice of a machine that was just made."""
+        self.move(machine, (machine.decide(self.scheduler.knowledge, self.config), None))
+
+    def _names(self, work: PushState, node: Node) -> list[Digest]:
+        """What a manifest names and the push brings, each once."""
+        absent, manifest = work.plan.omitted, work.manifests[node.digest]
+        return list(dict.fromkeys(d.digest for d in manifest.names() if d.digest not in absent))
+
+    def _stands_on(self, work: PushState, node: Node) -> list[tuple[Digest, str]]:
+        """What has to be there before a manifest is put: what it names, and its subject (or the subject's tag)."""
+        found = [(digest, "") for digest in self._names(work, node)]
+        manifest = work.manifests[node.digest]
+        after, subject = work.put_after(manifest), manifest.info.subject
+        if subject is not None and after:
+            found.append((subject.digest, "" if ":" in after else after))
+        return found
+
+    def _need_for(self, node: Node, digest: Digest, tag: str, again: bool = False) -> None:
+        """One of what a manifest stands on is needed by all who need that; it waits for it.
+
+        Args:
+            node: the manifest.
+            digest: what it stands on.
+            tag: of that.
+            again: it was found there, which misled us.
+        """
+        for user in node.users:
+            child = self._require(user, digest, tag, True if again else None)
+            # For another user it was the last that was added; of what is pushed anew it may be any.
+            if child is not None and not (
+                child.dependents and (child.dependents[-1] is node or (again and node in child.dependents))
+            ):
+                self._depend(node, child)
+
+    def _depend(self, node: Node, child: Node) -> None:
+        """A manifest waits for something, which so is needed by all its users, also by those to whom it was there."""
+        child.dependents += (node,)
+        node.missing += 1
+        if len(child.users) < len(node.users):
+            for user in node.users:
+                self._join(user, child)
+
+    def _set_to_work(self, work: PushState, node: Node, looked: bool | None) -> None:
+        machine = node.machine = machine_for(self.base, self.config, work, node, looked)
+        blob = machine if isinstance(machine, BlobMachine) and machine.has_content else None
+        kept = self.pushes.checkpoint.claim(node.repository, node.digest) if blob is not None else None
+        if blob is not None and kept is not None:
+            resume(self, blob, kept)
+        elif isinstance(machine, BlobMachine) and (ahead := self._pending_mount_source(machine)) is not None:
+            machine.state = BlobState.WAITING
+            ahead.followers += (machine,)
+            return
+        if machine.state in machine.DECIDES:
+            self._decide(machine)
+        else:
+            self.enter_state(machine)
+
+    def _pending_mount_source(self, machine: BlobMachine) -> Node | None:
+        """Where the same content is on its way into a repository that this may be mounted from.
+
+        What is there follows nothing itself, so that nobody waits in a circle.
+        """
+        for source in machine.candidates:
+            if source is None or source.foreign:
+                continue
+            node = self.nodes.get((source.repository, machine.digest, "", None))
+            found = node.machine if node is not None else None
+            if isinstance(found, BlobMachine) and found is not machine and found.state is not BlobState.WAITING:
+                return node
+        return None
+
+    def _check_sources(self, blob: BlobMachine) -> None:
+        for check in self.sources.begin(blob):
+            self.enter_state(check)
+        self._checked(blob)
+
+    def _checked(self, blob: BlobMachine) -> None:
+        """A blob goes on as soon as it is known where to try first."""
+        if blob.state is BlobState.AWAITING_SOURCES and (facts := self.sources.left_to(blob)) is not None:
+            self.move(blob, (_O.READY, facts))
+
+    def _answered(self, check: SourceCheckMachine) -> None:
+        """A mount source was asked: whoever waited for that goes on."""
+        waiting = [*self.sources.ended(check)]
+        if check.state is SourceCheckState.LACKING:
+            for spared in self.sources.spared(check.source):
+                self.move(spared.machine, (_O.CANCEL, None))
+                waiting += spared.waiting
+        for blob in waiting:
+            self._checked(blob)
+
+    def release_followers(self, node: Node) -> None:
+        """Nothing of a node is waited for any more: it is there, or will not be."""
+        followers, node.followers = node.followers, ()
+        for machine in followers:
+            self.then(self._ready, machine)
+
+    def release(self, node: Node) -> None:
+        """What has no user any more is waited for by nobody: plans that differ need different things below the same."""
+        for dependent in node.dependents:
+            if dependent.users:
+                self._one_less(dependent)
+
+    def _ready(self, machine: Machine) -> None:
+        """What a machine waited for is there, or will not be."""
+        if machine.state in _WAITING:
+            self.move(machine, (_O.READY, None))
+
+    # --- moving ---
+
+    def move(self, machine: Machine, verdict: Verdict) -> None:
+        """Take an outcome to a machine, and what follows from the state it comes to rest in to everyone concerned."""
+        (outcome, facts), height = verdict, len(self.stack)
+        if isinstance(machine, TokenMachine):
+            self.pushes.advance_token(machine, verdict)
+            return
+        if facts is not None:
+            self.scheduler.knowledge.learn(facts)
+        if outcome is _O.LOST:
+            lost_opening(self, machine, facts)
+        unverified = (
+            isinstance(machine, UploadMachine)
+            and machine.unverified
+            and machine.state is not UploadState.QUERYING_BEFORE_CANCEL
+        )
+        outcome = doubted(machine, outcome)
+        advance(machine, outcome, facts, self.scheduler.knowledge, self.config, self.scheduler.journal)
+        if self.scheduler.sessions or (facts is not None and facts.location):
+            self.scheduler.note_session(machine)
+        if (machine.cancel_pending or machine.expired) and self._quits(machine):
+            return
+        if isinstance(machine, UploadMachine):
+            if (
+                unverified
+                and machine.blob is not None
+                and machine.offset
+                and outcome in (_O.OFFSET_KNOWN, _O.NO_OFFSET)
+            ):
+                self.scheduler.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
+            follow(self, machine, outcome)
+        elif isinstance(machine, BlobMachine) and (machine.node.sent_bytes or machine.location):
+            self._moved(machine)
+        elif isinstance(machine, ManifestMachine):
+            if outcome is _O.MISSING and facts is not None:
+                self._repush_missing(machine, facts.missing)
+            elif machine.share and machine.state in _SPREADING:
+                self._put_remaining_tags(machine, facts.tags if facts is not None else ())
+        if len(self.stack) > height:
+            self.then(self.enter_state, machine)  # after what was asked for on the way
+        else:
+            self.enter_state(machine)
+
+    def _quits(self, machine: Machine) -> bool:
+        """A machine that nobody wants, or that has no time left, goes no further; False if it is at its end anyhow."""
+        if machine.cancel_pending:
+            machine.cancel_pending, machine.delay_s = False, 0.0
+            if _O.CANCEL in machine.TABLE[machine.state]:
+                self.then(self.move, machine, (_O.CANCEL, None))
+                return True
+        if machine.expired and machine.state in machine.ASKS:
+            abandon(self, machine)
+            return True
+        return False
+
+    def _moved(self, blob: BlobMachine) -> None:
+        """A blob is in another state."""
+        if blob.node.sent_bytes and blob.state is not BlobState.PRESENT:
+            self.totals.moved(blob.node, 0)
+        if blob.location and blob.candidates and blob.state not in blob.ENDS:
+            cancel_upload(self, blob)  # what waits to open another session holds none
+
+    def _put_remaining_tags(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
+        """A tag was to bring others along: those that it did not are put by themselves."""
+        also, machine.also, machine.share = machine.also, (), False
+        work = self.pushes.under_way.get(machine.lane)
+        for tag in also:
+            if tag in put:
+                self.scheduler.notices.tell(tag, machine.descriptor, _N.UPLOADED, machine.descriptor.size)
+            elif work is not None:
+                self.then(self._request, work, machine.digest, tag, machine.state is ManifestState.TAGGING)
+
+    def enter_state(self, machine: Machine) -> None:
+        """Do what the state a machine rests in asks for."""
+        state = machine.state
+        if state in machine.ASKS:
+            if state is ReferrersState.READING:
+                self.lists.pace(machine)
+            self.scheduler.enqueue(machine)
+        elif state in machine.ENDS:
+            self._end(machine)
+        elif state is BlobState.AWAITING_SOURCES:
+            assert isinstance(machine, BlobMachine)
+            self._check_sources(machine)
+        elif isinstance(machine, BlobMachine):
+            open_session(self, machine)
+        elif isinstance(machine, ManifestMachine):
+            self._wait(machine)
+        elif isinstance(machine, StreamMachine):
+            upload = machine.upload = stream_upload_for(machine, self.config)
+            self.enter_state(upload)
+
+    def _wait(self, machine: ManifestMachine) -> None:
+        """A manifest waits for what it names, which is started with the first that waits."""
+        node: Node = machine.node
+        holds = self.pushes.presence.holds
+        if not node.expanded and not (node.tag and all(holds(user, node.digest) for user in node.users)):
+            self._expand(node)
+        elif not node.missing:
+            self.then(self._ready, machine)
+
+    def _expand(self, node: Node) -> None:
+        node.expanded = True
+        node.missing = 1  # that is us: nothing is ready before all have been started
+        left = self._stands_on(node.users[0], node)  # the same for each user
+        left.reverse()
+        self.then(self._need_next, node, left)
+
+    def _need_next(self, node: Node, left: list[tuple[Digest, str]]) -> None:
+        """What a manifest stands on is started in its order, each with all that it stands on itself."""
+        height = len(self.stack)
+        while left:
+            digest, tag = left.pop()
+            self._need_for(node, digest, tag)
+            if len(self.stack) > height:
+                self.then(self._need_next, node, left)
+                return
+        self._one_less(node)
+
+    def _one_less(self, node: Node) -> None:
+        node.missing -= 1
+        if not node.missing and node.machine is not None:
+            self.then(self._ready, node.machine)
+
+    def _repush_missing(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
+        """The registry does not have what was found there: push that anew."""
+        node: Node = machine.node
+        work = node.users[0]
+        node.expanded = True  # what it names is started here, all of it or what the registry told
+        names = self._names(work, node)
+        named = [d for d in names if d in told]
+        if named and all(d in work.blobs and work.found.get(d) is _N.UPLOADED for d in named):
+            # It took these a moment ago and can't see them: distribution 2.8 does not write its files in one step, so
+            # a blob is gone for an instant while others push the same one. They are given the time to be done.
+            machine.delay_s = backoff_s(self.config, 2, self.scheduler.jitter)
+            machine.taken = not machine.tag
+        for digest in named or names:
+            self.pushes.presence.forget(node.repository, digest)
+            for user in node.users:
+                self.totals.missed(user, digest)
+            self.then(self._need_for, node, digest, "", True)
+
+    # --- streams ---
+
+    def _stream_ended(self, machine: StreamMachine) -> None:
+        """A stream is there (once all are, the rest of the plan can be made), or can't be."""
+        work: PushState = machine.work
+        if machine.state is StreamState.FAILED:
+            assert machine.error is not None
+            self.scheduler.notices.add(machine.news(_N.FAILED, text=str(machine.error)))
+            fail(self, work, machine.error)
+        elif machine.state is StreamState.PRESENT:
+            digest = machine.descriptor.digest
+            self.pushes.presence.learn(machine.repository, digest, digest, work.alone)
+            self.totals.streamed(machine)
+            self.scheduler.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
+            self.drafts.ask(work)
+            self._reached(work)
+
+    def made(self, work: PushState, answer: Manifests | NoManifests) -> None:
+        """The rest of a plan has come: push it."""
+        self.run(self._made, work, answer)
+
+    def _made(self, work: PushState, answer: Manifests | NoManifests) -> None:
+        try:
+            self.drafts.complete(work, answer)
+        except ContentError as error:
+            fail(self, work, error)
+            return
+        assert isinstance(answer, Manifests)
+        self.totals.begin(work)
+        manifests = [m.descriptor.digest for m in answer.manifests]
+        self._add_goals(work, [*manifests, *(b.descriptor.digest for b in answer.blobs)])
+
+    # --- upload sessions ---
+
+    # --- ending ---
+
+    def _end(self, machine: Machine) -> None:
+        if isinstance(machine, BlobMachine):
+            end_sessions(self, machine)
+        elif isinstance(machine, (ReferrersMachine, QueryMachine)):
+            self._told(machine)
+        elif isinstance(machine, SourceCheckMachine):
+            self._answered(machine)
+        if isinstance(machine, StreamMachine):
+            self._stream_ended(machine)
+        elif machine.state in _THERE:
+            self._arrived(machine.node)
+        elif machine.state in _FAILED:
+            self.then(self._failed, machine.node)
+        if isinstance(machine, UploadMachine) and machine.node is not None:
+            self._reached(machine.node)
+        if machine.ends_for is not None:
+            self.pushes.one_ended(machine)
+
+    def _told(self, machine: ReferrersMachine | QueryMachine) -> None:
+        """A list or a question is at its end: whoever waited for it goes on, or fails."""
+        for work in self.lists.ended(machine):
+            if machine.state in (ReferrersState.LISTED, QueryState.FOUND):
+                self._reached(work)
+            elif machine.state in (ReferrersState.FAILED, QueryState.FAILED):
+                assert machine.error is not None
+                fail(self, work, machine.error)
+
+    def _arrived(self, node: Node) -> None:
+        machine = node.machine
+        assert machine is not None
+        how, descriptor = machine.how, machine.descriptor
+        # What is there is remembered in a few words; the rest of it is let go of.
+        node.machine = None
+        self.nodes.pop(node.key, None)
+        manifest = machine if isinstance(machine, ManifestMachine) else None
+        handled = manifest is not None and manifest.subject_handled
+        for user in node.users:
+            del user.nodes[node.key]
+            self._found(user, node.digest, how, node.sent_bytes, handled)
+            if manifest is not None and not node.expanded:
+                self.totals.imply(user, node.digest)
+        sent_bytes = descriptor.size if how is _N.UPLOADED else 0
+        text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
+        self.scheduler.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
+        learn = self.pushes.presence.learn
+        learn(node.repository, node.digest, node.digest, node.users)
+        if node.tag:
+            learn(node.repository, node.tag, node.digest, node.users)
+        self.release_followers(node)
+        waiting, node.dependents = node.dependents, ()
+        for dependent in waiting:
+            self._one_less(dependent)
+        reached, node.goal_of = node.goal_of, ()
+        for work in reached:
+            self._reached(work)
+
+    def _reached(self, work: PushState) -> None:
+        work.goals -= 1
+        if not work.goals:
+            self.then(finish, self, work, PushOutcome.FAILED if work.error else PushOutcome.PUSHED, work.error)
+
+    def _failed(self, node: Node) -> None:
+        """Whoever needs this fails, except a push with content of its own where it was only the content."""
+        machine = node.machine
+        assert machine is not None and machine.error is not None
+        self.scheduler.notices.tell(machine.reference, machine.descriptor, _N.FAILED, text=str(machine.error))
+        heirs: tuple[PushState, ...] = ()
+        if isinstance(machine, BlobMachine) and machine.content_failed:
+            ours = machine.blob
+            heirs = tuple(u for u in node.users if u.blobs[ours.descriptor.digest].source is not ours.source)
+        for user in node.users:
+            if user not in heirs:
+                fail(self, user, machine.error)
+        self.release_followers(node)
+        if heirs:
+            self.then(self.inherit, node, True)
+
+    def inherit(self, node: Node, looked: bool) -> None:
+        """Whoever is left goes on with what it has itself."""
+        if node.users:
+            self._set_to_work(node.users[0], node, looked)
+
+    # --- news ---
+
+    def uploading(self, machine: Machine, sent_bytes: int) -> None:
+        """Bytes of a blob's body have moved."""
+        blob = machine
+        if isinstance(machine, UploadMachine):
+            blob = machine.owner or machine
+            sent_bytes += machine.offset
+        if isinstance(blob, BlobMachine):
+            self.totals.moved(blob.node, sent_bytes)
+        elif isinstance(blob, StreamMachine):
+            self.totals.stream_moved(blob, sent_bytes)

@@ -1,0 +1,85 @@
+"""What is known to be in the repositories, and which pushes may rely on that.
+
+A registry may collect its garbage, and others may delete, so what was learned does not hold for ever: it is good for
+the pushes that overlap in time the one that got the answer, and forgotten with the last of them. A push that only
+relied on it has learned nothing. What a push is asked for itself is another matter: its success rests on an answer
+that came after it was begun.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from regproto._model.config import KNOWN_MAX
+from regproto._model.digest import Digest
+
+if TYPE_CHECKING:
+    from regproto._engine.push_state import PushState
+
+
+@attrs.define(eq=False, repr=False)
+class Known:
+    """One thing that was learned to be there."""
+
+    key: tuple[str, str]
+    """The repository, and a digest or a tag."""
+    digest: Digest
+    """What is there."""
+    before: int
+    """Pushes with a lower id were begun before this was learned last..."""
+    good_for: float = math.inf
+    """...and those with a lower id than this may rely on it."""
+    learners: int = 0
+    """Pushes under way that learned it, each as often as it did."""
+
+
+@attrs.define(eq=False, repr=False)
+class Presence:
+    """What is known to be there, of one session."""
+
+    known: dict[tuple[str, str], Known] = attrs.field(factory=dict)
+    fading: deque[Known] = attrs.field(factory=deque)
+    """What nobody under way has learned, in the order in which it will be forgotten."""
+    next_id: int = 1
+    """Of the push that is begun next."""
+
+    def learn(self, repository: str, reference: str, digest: Digest, pushes: Iterable[PushState]) -> None:
+        """An answer to these pushes says that something is there."""
+        key = repository, reference
+        known = self.known.get(key)
+        if known is None or not known.learners or known.digest != digest:
+            known = self.known[key] = Known(key, digest, self.next_id)
+        known.before = self.next_id
+        for work in pushes:
+            known.learners += 1
+            work.learned.append(known)
+
+    def forget(self, repository: str, digest: Digest) -> None:
+        """It is not there after all."""
+        self.known.pop((repository, digest), None)
+
+    def holds(self, work: PushState, digest: Digest, tag: str = "") -> bool:
+        """Whether a push may take something to be there, by its digest or under a tag."""
+        known = self.known.get((work.plan.repository, tag or digest))
+        if known is None or known.digest != digest:
+            return False
+        return work.id < (known.before if tag or digest in work.asked else known.good_for)
+
+    def ended(self, work: PushState, oldest: int) -> None:
+        """A push is over: what it learned stays good for those under way now, of which `oldest` is the lowest id."""
+        for known in work.learned:
+            known.learners -= 1
+            if not known.learners:
+                known.good_for = self.next_id
+                self.fading.append(known)
+        work.learned.clear()
+        fading = self.fading
+        while fading and (fading[0].good_for <= oldest or len(fading) > KNOWN_MAX):
+            known = fading.popleft()
+            if self.known.get(known.key) is known:  # else it was learned again, or is not there after all
+                del self.known[known.key]

@@ -1,0 +1,152 @@
+"""The end of a push: it lets go of all it needs, and what nobody else needs is stopped and given back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from regproto._engine.push_state import Node, PushState
+from regproto._engine.upload_sessions import CANCELLING_STATES
+from regproto._machines.base import Machine, Outcome, QueueState, members
+from regproto._machines.blob import BlobMachine, BlobState
+from regproto._machines.upload import UploadMachine
+from regproto._model.errors import RegprotoError
+from regproto._model.messages import BlobSlice, PushOutcome
+
+if TYPE_CHECKING:
+    from regproto._engine.graph import Graph
+
+_O: Final = members(Outcome)
+_SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
+"""Here a blob needs its content; anywhere else it is yet to be chosen how it gets there."""
+
+
+def fail(graph: Graph, work: PushState, error: RegprotoError) -> None:
+    """The first fatal error of a push stops everything else it has under way."""
+    graph.then(finish, graph, work, PushOutcome.FAILED, error)
+
+
+def cancel(graph: Graph, work: PushState) -> None:
+    """End a push before its time."""
+    graph.run(finish, graph, work, PushOutcome.CANCELLED)
+
+
+def withdraw(graph: Graph, work: PushState) -> None:
+    """Let go of a push that could not be begun, without a word of it."""
+    graph.pushes.forget(work)
+    finish(graph, work, PushOutcome.CANCELLED)
+
+
+def finish(graph: Graph, work: PushState, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
+    """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
+    if work.outcome is not None:
+        return
+    work.outcome, work.error = outcome, error
+    work.ending += 1  # that is us: not before everything is let go
+    for node in work.nodes.values():
+        node.users = _without(work, node.users)
+        node.goal_of = _without(work, node.goal_of)
+    for node in work.nodes.values():
+        if not node.users:
+            del graph.nodes[node.key]
+            machine = node.machine
+            _stop(graph, work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
+            graph.release_followers(node)
+            graph.release(node)
+        elif isinstance(node.machine, BlobMachine):
+            _transfer_content(graph, work, node, node.machine)
+        elif node.machine is not None and node.machine.lane == work.id:
+            node.machine.also = ()
+    for stream in work.streams.values():
+        _stop(graph, work, stream, stream.upload)
+    _stop(graph, work, *graph.lists.left(work), *graph.sources.left(work), *work.cancelling)
+    graph.then(_let_go, graph, work)
+
+
+def _let_go(graph: Graph, work: PushState) -> None:
+    """All that a push needed is being stopped: it waits for what is left of that."""
+    graph.pushes.stop_token(work)
+    work.ending -= 1
+    if work.ending:
+        graph.pushes.patience.end(work.id, graph.scheduler.now)
+    graph.pushes.report(work)
+
+
+def expire(graph: Graph) -> None:
+    """End what has taken too long: pushes, and what those that are over have left behind."""
+    for work in graph.pushes.overdue():
+        graph.run(fail, graph, work, graph.pushes.timeout(work))
+    for machine in graph.pushes.out_of_time():
+        machine.expired, machine.delay_s = True, 0.0
+        if machine.place is QueueState.IN_FLIGHT:
+            graph.scheduler.abort(machine)
+        else:
+            graph.run(abandon, graph, machine)
+
+
+def abandon(graph: Graph, machine: Machine) -> None:
+    """Ask nothing more."""
+    machine.delay_s = 0.0
+    graph.then(graph.move, machine, (_O.CANCEL if _O.CANCEL in machine.TABLE[machine.state] else _O.GAVE_UP, None))
+
+
+def _stop(graph: Graph, work: PushState, *machines: Machine | None) -> None:
+    for stopped in machines:
+        if stopped is None or stopped.state in stopped.ENDS:
+            continue
+        graph.pushes.outlive(stopped, work)
+        if isinstance(stopped, UploadMachine):
+            stopped.owner = None
+            if stopped.state in CANCELLING_STATES:
+                if stopped.node is work and stopped.place is not QueueState.IN_FLIGHT:
+                    abandon(graph, stopped)  # it was asked to give this back, and is not any more
+                continue
+        if stopped.place is QueueState.IN_FLIGHT:
+            stopped.cancel_pending = True
+            if not stopped.may_open(graph.scheduler.knowledge):
+                graph.scheduler.abort(stopped)
+        else:
+            stopped.delay_s = 0.0
+            graph.then(graph.move, stopped, (_O.CANCEL, None))
+
+
+def _transfer_content(graph: Graph, work: PushState, node: Node, machine: BlobMachine) -> None:
+    """Whoever stays is whose content is sent from now on; what is being read of a push that is over, it outlives."""
+    ours = machine.blob
+    if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
+        return
+    theirs = [user.blobs[node.digest] for user in node.users]
+    heir = next((blob for blob in theirs if blob.source is ours.source), None)
+    if heir is None or not heir.has_content:
+        heir = next((blob for blob in theirs if blob.has_content), theirs[0])
+    if not heir.has_content and machine.state in _SENDING:
+        _begin_anew(graph, work, node, machine)
+        return
+    machine.blob = heir
+    sending: list[Machine] = [machine]
+    if isinstance(machine.upload, UploadMachine) and machine.upload.owner is machine:
+        machine.upload.blob = heir
+        sending.append(machine.upload)
+    if heir.source is ours.source:
+        return
+    for part in sending:
+        exchange = part.exchange
+        if exchange is None:
+            part.redirect = None  # made anew, with other content
+        elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
+            graph.pushes.outlive_read(exchange, work)
+
+
+def _begin_anew(graph: Graph, work: PushState, node: Node, machine: BlobMachine) -> None:
+    """The content was that of a push that is over, and nobody else has any: who is left looks and mounts."""
+    graph.totals.moved(node, 0)
+    machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
+    node.machine = None
+    _stop(graph, work, machine, machine.upload)
+    graph.then(graph.inherit, node, False)
+
+
+def _without(work: PushState, users: tuple[PushState, ...]) -> tuple[PushState, ...]:
+    if work not in users:
+        return users
+    at = users.index(work)
+    return users[:at] + users[at + 1 :]

@@ -1,0 +1,390 @@
+"""What every small machine has in common.
+
+A machine is one thing with a life on the wire. It answers three questions and keeps one table:
+
+    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there,
+                                                   but for what proves that a registry answers (`_evidence`)
+    TABLE[state][outcome] -> state                 the whole legality table
+    request_for()     -> Ask                       what to ask now
+
+A state is of one of four kinds: it ASKS (a request is due), it DECIDES (the next outcome follows from what is
+known, without asking), it ENDS, or else it waits for another machine. `advance` is the one place where a state is
+left; a transition that is not in a table is our own mistake and fails loudly.
+
+A machine never knows about tokens, other machines, time or attempts: those are the session's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, cast
+
+import attrs
+
+from regproto._http.referrers_list import Listing
+from regproto._model.config import ERROR_BODY_MAX_BYTES, Config
+from regproto._model.digest import Digest
+from regproto._model.errors import RegprotoError
+from regproto._model.manifest import Descriptor
+from regproto._model.messages import Body, Headers, Response, redacted
+from regproto._model.plan import MountSource
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+def members(kind: type[E]) -> type[E]:
+    """The members of an enum on a plain class, to name them by.
+
+    A step names some forty members, and CPython 3.11 takes five times as long to find one on the enum class, where the
+    metaclass has a say.
+    """
+    return cast("type[E]", type(kind.__name__, (), dict(kind.__members__)))
+
+
+class Outcome(enum.Enum):
+    """What an answer, a decision or an event means to a machine; each table uses some of them."""
+
+    # What an answer says.
+    PRESENT = "present"
+    ABSENT = "absent"
+    CREATED = "created"
+    STARTED = "started"  # an upload session was opened
+    ACCEPTED = "accepted"  # a part of the body was taken
+    OFFSET_KNOWN = "offset known"  # the registry says how far it is
+    LIST_READ = "list read"  # a list, or a page of one
+    NO_OFFSET = "no offset"  # an upload status without a usable offset
+    GONE = "gone"  # the upload session is unknown to the registry
+    OUT_OF_ORDER = "out of order"  # out of order, and the answer does not say where to go on
+    TOO_LARGE = "too large"  # this body is more than a proxy lets through
+    INCONCLUSIVE = "inconclusive"  # a success that does not say what we need to know
+    DELETED = "deleted"
+    GRANTED = "granted"
+    REJECTED = "rejected"  # this way is refused; another may work
+    REFUSED = "refused"  # for good
+    BROKEN = "broken"  # the registry broke the protocol
+    MISSING = "missing"  # the registry does not have what was thought to be there
+    # What is not an answer, or not one yet: the matrix "what to do with each answer" is these columns.
+    CHALLENGED = "challenged"  # 401; the session gets a token
+    NOT_SENT = "not sent"
+    LOST = "lost"  # sent, at least in part, and no answer
+    UNAVAILABLE = "unavailable"  # 5xx, 408, 429 and their like
+    NOT_YET = "not yet"  # looked for after a commit, and not found
+    UNSURE = "unsure"  # the work may still be going on over there: look again later
+    # What the session adds.
+    GAVE_UP = "gave up"  # as often as is allowed
+    RETRIES_EXHAUSTED = "retries exhausted"  # the same, but there were answers: the registry only can't say
+    CONTENT = "content"  # our own content can't be read, or has changed
+    DENIED = "denied"  # no token for this
+    CANCEL = "cancel"  # nobody wants it any more
+    READY = "ready"  # all that this names is there
+    UPLOADED = "uploaded"
+    SESSION_LOST = "session lost"
+    FAILED = "failed"  # the upload on this blob's behalf failed
+    KNOWN = "known"  # the keychain has answered
+    EXPIRED = "expired"  # a token is refused, too narrow or about to expire
+    NARROWED = "narrowed"  # a token for less was asked for instead
+    # Decisions.
+    LOOK = "look"
+    MOUNT = "mount"
+    POST = "post"
+    UPLOAD = "upload"
+    PATCH = "patch"
+    PUT = "put"
+    COMMIT = "commit"
+    KEEP = "keep"  # leave the upload session open, for a later process to go on with
+    DISCARD = "discard"
+    TAG = "tag"
+    SHARE = "share"
+    FETCH = "fetch"
+    EXCHANGE = "exchange"
+    USE = "use"
+    ASK = "ask"  # the registry itself, for its list
+    CHECK = "check"  # whether something is there that is others'
+    SETTLED = "settled"
+
+    # Looked up in a table at every step; the members are singletons, so identity is enough (and four times as quick).
+    __hash__ = object.__hash__
+
+
+_O: Final = members(Outcome)
+
+DELAYED = frozenset({_O.NOT_SENT, _O.LOST, _O.UNAVAILABLE, _O.UNSURE})
+"""Outcomes that are waited out with backoff before the same machine asks again."""
+FAULTS = DELAYED | {_O.OUT_OF_ORDER, _O.NOT_YET}
+"""Outcomes that are counted; so many in a row, and the machine gives up."""
+
+
+NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT, _O.INCONCLUSIVE}
+"""Outcomes that bring nothing forward, so the count of faults stands: a tag that is put, lost and not found again and
+again comes to an end."""
+
+
+class State(enum.Enum):
+    """The base of every machine's states."""
+
+    __hash__ = object.__hash__
+
+
+Table: TypeAlias = Mapping[State, Mapping[Outcome, State]]
+
+
+@attrs.define(eq=False)
+class Request:
+    """A request as a machine puts it; the session makes a `Send` of it."""
+
+    method: str
+    url: str = attrs.field(repr=lambda url: repr(url.partition("?")[0]))
+    headers: Headers = attrs.field(default=(), repr=redacted)
+    body: Body = attrs.field(default=b"", repr=False)
+    max_body_bytes: int = ERROR_BODY_MAX_BYTES
+    not_after: float | None = None
+    """Begun later, it must not be sent."""
+    deadline_s: float | None = None
+    """The whole exchange; None: as the configuration has it."""
+
+
+@attrs.frozen(kw_only=True)
+class Details:
+    """What an answer says beside its outcome."""
+
+    error: RegprotoError | None = None
+    location: str = attrs.field(default="", repr=False)
+    """The newest URL of an upload session, resolved and checked."""
+    offset: int | None = None
+    """How many bytes of the blob the registry has."""
+    chunk_min_bytes: int = 0
+    chunk_bytes: int | None = None
+    """With Outcome.TOO_LARGE: what to try instead."""
+    single_post: bool | None = None
+    """The registry was learned to take (or not) a blob in a single POST."""
+    chunked: bool | None = None
+    """False: the registry was learned to take no body without a length."""
+    cut: bool = False
+    """With _O.LOST: the request was not sent whole, so it can't have taken effect."""
+    late: bool = False
+    """With _O.NOT_SENT: `Request.not_after` had passed, so it says nothing about the registry."""
+    token: str = attrs.field(default="", repr=False)
+    lifetime_s: float = 0.0
+    tag_params: bool | None = None
+    """The registry was learned to take tags as parameters (or not)."""
+    tags: tuple[str, ...] = ()
+    """The tags it put."""
+    missing: tuple[Digest, ...] = ()
+    """What the registry says it does not have; empty with Outcome.MISSING: it does not say what."""
+    subject_handled: bool = False
+    """The registry put a manifest into its subject's list itself."""
+    listing: Listing | None = None
+    """A referrers list, or a page of one."""
+    found: Descriptor | None = None
+    """What a reference is on."""
+    referrers_api: bool | None = None
+    """The registry was learned to have (or not) a referrers API."""
+    conditional_put: bool | None = None
+    """The registry was seen to refuse a write whose condition did not hold."""
+    sources: tuple[MountSource | None, ...] = ()
+    """The mount sources that are left, in the order they are to be tried in."""
+    cleared: frozenset[str] = frozenset()
+    """Of those, the ones that were asked and not ruled out."""
+
+
+Verdict: TypeAlias = tuple[Outcome, Details | None]
+
+
+@attrs.define(kw_only=True)
+class RegistryCapabilities:
+    """What was learned of the registry: once, not once a push."""
+
+    single_post: bool | None = None
+    tag_params: bool | None = None
+    referrers_api: bool | None = None
+    conditional_put: bool = False
+    chunked: bool | None = None
+    """False: bodies need a length."""
+
+    def learn(self, facts: Details) -> None:
+        """Keep what an answer says of the registry as such."""
+        if facts.single_post is not None:
+            self.single_post = facts.single_post
+        if facts.tag_params is not None:
+            self.tag_params = facts.tag_params
+        if facts.referrers_api is not None:
+            self.referrers_api = facts.referrers_api
+        if facts.conditional_put is not None:
+            self.conditional_put = facts.conditional_put
+        if facts.chunked is not None:
+            self.chunked = facts.chunked
+
+
+class QueueState(enum.Enum):
+    """Where the session keeps a machine at the moment."""
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    IN_FLIGHT = "in flight"
+
+    __hash__ = object.__hash__
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Machine:
+    """The fields the session keeps on every machine, and the questions it asks of it."""
+
+    NAME: ClassVar[str]
+    TABLE: ClassVar[Table]
+    ASKS: ClassVar[frozenset[State]]
+    DECIDES: ClassVar[frozenset[State]] = frozenset()
+    ENDS: ClassVar[frozenset[State]]
+    EXHAUSTED_AFTER: ClassVar[frozenset[Outcome]] = frozenset({Outcome.UNAVAILABLE})
+    """Faults that end, after the last try, in `Outcome.RETRIES_EXHAUSTED` where the table has it."""
+
+    state: State
+    base: str
+    """The registry's URL, without a slash at the end."""
+    repository: str
+    error: RegprotoError | None = None
+    lane: int = 0
+    """The push in whose turn it is sent; 0 for tokens."""
+    node: Any = None
+    """Its place among what depends on what (`_work.Node`), if it has one."""
+    ends_for: Any = None
+    """The push (`_work.PushState`) that is over but for the end of this."""
+    exchange: Any = None
+    """What it has in flight (`_scheduler.Exchange`)."""
+    place: QueueState = QueueState.IDLE
+    due: float = 0.0
+    """When DELAYED: until when."""
+    begun_at: float = 0.0
+    """When the exchange that was answered last was handed out..."""
+    answered_at: float = 0.0
+    """...and answered."""
+    connected: bool = False
+    """A connection had to be made for that exchange."""
+    faults: int = 0
+    """Faults since the last answer that brought it forward."""
+    challenges: int = 0
+    """401s in a row that were sent with a token."""
+    unauthorized: bool = False
+    """A request without a token was answered 401; the next such is a refusal."""
+    stale_connection: bool = False
+    """Since it was brought forward a try met a kept-alive connection that closed; the next such counts as a fault."""
+    delay_s: float = 0.0
+    """How long the next request is to wait."""
+    redirect: tuple[Request, str, int, bool] | None = None
+    """A request to be made at another URL instead of a new one, how many redirects led there, and whether any of them
+    from one origin to another."""
+    content_failed: bool = False
+    """What failed is our own content, not the registry."""
+    cancel_pending: bool = False
+    """To be dropped as soon as the exchange in flight is answered."""
+    expired: bool = False
+    """There is no time left to end in good order: nothing more is asked."""
+    prolonged: bool = False
+    """Its time to end began later than its push's, because it waited for a place."""
+
+    @property
+    def url_base(self) -> str:
+        """A URL at the origin the next request goes to."""
+        return self.base
+
+    @property
+    def body_bytes(self) -> int:
+        """The size of the next request's body."""
+        return 0
+
+    @property
+    def mount_source(self) -> str:
+        """The repository of the same registry that the next request also reads from; "" for none."""
+        return ""
+
+    @property
+    def holds_session(self) -> bool:
+        """An upload session that it opened is open, and its own to end."""
+        return False
+
+    @property
+    def gives_back(self) -> bool:
+        """The next request is one of those that end such a session without using it."""
+        return False
+
+    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+        """True if the next request, or the one in flight, may open an upload session that only its answer tells of."""
+        return False
+
+    def max_faults(self, config: Config) -> int:
+        """How many faults in a row are borne in this state."""
+        return config.attempts - 1
+
+    def classify(self, response: Response, url: str, proven: bool) -> Verdict:
+        """What this answer means here.
+
+        Args:
+            response: the answer.
+            url: the request's, for resolving a Location.
+            proven: it is a registry that answers there (`_evidence`).
+        """
+        raise NotImplementedError
+
+    def request_for(self) -> Request:
+        """What to ask in this state."""
+        raise NotImplementedError
+
+    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+        """Where to go from a state that DECIDES."""
+        raise NotImplementedError
+
+    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
+        """Whether an outcome brings it forward."""
+        return outcome not in NO_PROGRESS
+
+    def set_back(self) -> None:
+        """It was brought forward: what was counted is forgotten, and one closed connection is forgiven again.
+
+        Nothing else does this, so that no loop of requests is endless.
+        """
+        self.faults = self.challenges = 0
+        self.stale_connection = self.unauthorized = False
+
+    def update(self, outcome: Outcome, facts: Details | None) -> None:
+        """Keep what an answer said."""
+        if self.is_progress(outcome, facts):
+            self.set_back()
+        if facts is not None and facts.error is not None:
+            self.error = facts.error
+        if outcome is _O.CONTENT:
+            self.content_failed = True
+
+    def describe(self) -> str:
+        """This in a few words, for errors and notices."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{self.describe()}: {self.state.value}>"
+
+
+Edge: TypeAlias = tuple[str, State, Outcome]
+
+
+def advance(
+    machine: Machine,
+    outcome: Outcome,
+    facts: Details | None,
+    knowledge: RegistryCapabilities,
+    config: Config,
+    journal: list[Edge] | None = None,
+) -> None:
+    """Take one outcome, and then every decision that needs no further answer."""
+    machine.update(outcome, facts)
+    machine.redirect = None
+    while True:
+        state = machine.state
+        if journal is not None:
+            journal.append((machine.NAME, state, outcome))
+        try:
+            machine.state = machine.TABLE[state][outcome]
+        except KeyError:
+            raise AssertionError(f"no transition: {machine.NAME} {state.value} --{outcome.value}-->") from None
+        if machine.state not in machine.DECIDES:
+            return
+        outcome = machine.decide(knowledge, config)

@@ -1,0 +1,1 @@
+"""The walk over every order of answers and faults of a push, and over races for one list."""

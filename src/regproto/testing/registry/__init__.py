@@ -1,0 +1,1 @@
+"""A registry that needs no network, for those who test clients of registries."""

@@ -1,0 +1,1 @@
+"""The `regproto` command."""

@@ -1,0 +1,1 @@
+"""The fake registry over HTTP, in memory or on disk: `regproto serve`."""

@@ -1,0 +1,1 @@
+"""The public calls, each for one push."""
