@@ -725,10 +725,10 @@ def test_the_command_prints_in_two_places_only() -> None:
     sources = Path(regproto_sync.__file__).parent
     texts = {
         path.name: path.read_text()
-        for path in (*sources.glob("*.py"), *(sources.parent / "regproto_trio").glob("*.py"))
+        for path in (*sources.rglob("*.py"), *(sources.parent / "regproto_trio").rglob("*.py"))
     }
     prints = re.compile(r"\bprint\(|\bstd(?:out|err)\.write|\blogging\b|warnings\.warn")
-    assert {name for name, text in texts.items() if prints.search(text)} == {"_output.py", "_live.py"}
+    assert {name for name, text in texts.items() if prints.search(text)} == {"output.py", "live.py"}
 
 
 def test_lines_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:

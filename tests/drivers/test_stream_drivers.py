@@ -84,10 +84,15 @@ class _Image:
 
 
 def push(
-    run: Run, *contents: StreamContent, config: Config = QUICK, draft: object = None, **options: Any
+    run: Run,
+    *contents: StreamContent,
+    config: Config = QUICK,
+    draft: object = None,
+    registry: FakeRegistry | None = None,
+    **options: Any,
 ) -> tuple[PushResult, FakeRegistry]:
     """Pushes these streams, and the image made of them if there is a draft."""
-    registry = FakeRegistry(RegistryOptions(log_max=100, **options))
+    registry = registry or FakeRegistry(RegistryOptions(log_max=100, **options))
     plan = PushPlan(
         repository=REPO,
         streams=[blob_of(c, f"layer-{n}") for n, c in enumerate(contents)],
@@ -133,7 +138,19 @@ def test_an_empty_stream(run: Run) -> None:
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 1_000_001, 2_999_999])
 def test_ranges_for_a_registry_that_wants_a_length(run: Run, size: int) -> None:
     config = attrs.evolve(QUICK, stream_buffer_bytes=1_000_000)
-    result, registry = push(run, of_bytes(CONTENT[:size]), config=config, length_required=True, early_refusals=True)
+    registry = FakeRegistry(RegistryOptions(log_max=100, length_required=True, early_refusals=True))
+
+    class UntilRefused(io.BytesIO):
+        """More than is kept fits into a socket's buffers: half of that is sent until the refusal is on its way."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            until = time.monotonic() + PATIENCE_S
+            while self.tell() > 500_000 and not requests(registry, "PATCH") and time.monotonic() < until:
+                time.sleep(0.001)
+            return super().read(size)
+
+    content = StreamContent(lambda: UntilRefused(CONTENT[:size]))
+    result, registry = push(run, content, config=config, registry=registry)
     assert result.outcome is PushOutcome.PUSHED, result.error
     assert registry.content(result.streamed[0].descriptor.digest) == CONTENT[:size]
     # Of an empty stream the digest may be known by the time of the refusal: then nothing is left to be sent.
