@@ -16,7 +16,7 @@ from regproto._engine.push_registry import PushRegistry
 from regproto._engine.push_state import PushState
 from regproto._engine.referrers_updates import ReferrersUpdates
 from regproto._engine.retry import Jitter
-from regproto._engine.scheduler import Scheduler
+from regproto._engine.scheduler import Exchange, Scheduler
 from regproto._engine.source_checks import SourceChecks
 from regproto._http.url import base_url
 from regproto._machines.base import Edge
@@ -220,21 +220,20 @@ class Session:
         """
         scheduler = self._scheduler
         if isinstance(event, (Response, Failed)):
-            self._check_answer(event)
+            exchange = self._check_answer(event)
             scheduler.tick(now)
-            ends_for = scheduler.in_flight[event.id].ends_for
             found = scheduler.handle_answer(event)
             if found is not None:
                 self._graph.advance(*found)
-            if ends_for is not None:
-                self._pushes.one_less(ends_for)
+            if exchange.ends_for is not None:
+                self._pushes.one_less(exchange.ends_for)
         elif isinstance(event, Progress):
             if event.id not in scheduler.in_flight:
                 raise LocalProtocolError(f"no request with the id {event.id} is in flight")
             scheduler.tick(now)
-            exchange = scheduler.progress(event)
-            if exchange is not None and exchange.size and event.phase in (Phase.SENDING, Phase.WAITING):
-                self._graph.uploading(exchange.machine, event.bytes)
+            moved = scheduler.progress(event)
+            if moved is not None and moved.size and event.phase in (Phase.SENDING, Phase.WAITING):
+                self._graph.uploading(moved.machine, event.bytes)
         elif isinstance(event, (Credentials, NoCredentials)):
             token = scheduler.keychain.get(event.id)
             if token is None:
@@ -254,8 +253,8 @@ class Session:
         else:
             assert_never(event)
 
-    def _check_answer(self, event: Response | Failed) -> None:
-        """Raises `LocalProtocolError` if this can't be the answer to what is in flight."""
+    def _check_answer(self, event: Response | Failed) -> Exchange:
+        """The exchange that this answers. Raises `LocalProtocolError` if it can't be its answer."""
         scheduler = self._scheduler
         exchange = scheduler.in_flight.get(event.id)
         if exchange is None:
@@ -273,6 +272,7 @@ class Session:
             raise LocalProtocolError(f"the request with the id {event.id} has no stream")
         elif not 0 <= told.kept <= told.sent or (told.digest is not None and told.size < told.sent):
             raise LocalProtocolError(f"the request with the id {event.id} tells of an impossible stream")
+        return exchange
 
     def take_journal(self) -> list[Edge]:
         """The transitions since the last call, each (machine, state, outcome). Empty unless `journal` was asked for."""

@@ -20,6 +20,7 @@ import attrs
 from regproto._engine.checkpoint import Kept
 from regproto._engine.construct import cancelling_kept, machine_for, stream_upload_for
 from regproto._engine.manifest_requests import ManifestRequests
+from regproto._engine.presence import Presence
 from regproto._engine.progress import ProgressReports
 from regproto._engine.push_lifecycle import abandon, fail, finish, withdraw
 from regproto._engine.push_registry import PushRegistry
@@ -74,10 +75,14 @@ class Graph:
     drafts: ManifestRequests
     totals: ProgressReports
     sources: SourceChecks
+    presence: Presence = attrs.field(init=False)
     nodes: dict[Key, Node] = attrs.field(factory=dict)
     """What is not there yet."""
     stack: list[Step] = attrs.field(factory=list)
     """What is to be done next, the first of it last. Empty between two calls from outside."""
+
+    def __attrs_post_init__(self) -> None:
+        self.presence = self.pushes.presence
 
     # --- step by step ---
 
@@ -106,7 +111,13 @@ class Graph:
 
     def advance(self, machine: Machine, verdict: Verdict) -> None:
         """Take an outcome to a machine, from outside, with all that follows."""
-        self.run(self.move, machine, verdict)
+        try:
+            self.move(machine, verdict)
+            if self.stack:
+                self._drain()
+        except BaseException:
+            self.stack.clear()
+            raise
 
     # --- beginning ---
 
@@ -191,7 +202,7 @@ class Graph:
         if node is not None:
             self._join(work, node)
             return node
-        if (digest in work.found and not tag) or self.pushes.presence.holds(work, digest, tag):
+        if (digest in work.found and not tag) or self.presence.holds(work, digest, tag):
             self._found_before(work, digest)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
@@ -219,7 +230,9 @@ class Graph:
             child = self._require(work, digest, tag)
             if child is not None and not (child.dependents or child.goal_of):
                 # The others may rely on what this push may not: so it is looked at, and the manifest waits for that.
-                self._depend(node, child)
+                child.dependents += (node,)
+                node.missing += 1
+                self._share(node, child)
         elif not tag and digest not in work.asked:
             self._found_before(work, digest)  # the manifest is being put, for it was there
 
@@ -272,28 +285,31 @@ class Graph:
             tag: of that.
             again: it was found there, which misled us.
         """
+        depends, looked = (node,), True if again else None
         for user in node.users:
-            child = self._require(user, digest, tag, True if again else None)
+            child = self._require(user, digest, tag, looked)
             # For another user it was the last that was added; of what is pushed anew it may be any.
-            if child is not None and not (
+            if child is None or (
                 child.dependents and (child.dependents[-1] is node or (again and node in child.dependents))
             ):
-                self._depend(node, child)
+                continue
+            child.dependents += depends
+            node.missing += 1
+            if len(child.users) < len(node.users):
+                self._share(node, child)
 
-    def _depend(self, node: Node, child: Node) -> None:
-        """A manifest waits for something, which so is needed by all its users, also by those to whom it was there."""
-        child.dependents += (node,)
-        node.missing += 1
-        if len(child.users) < len(node.users):
-            for user in node.users:
-                self._join(user, child)
+    def _share(self, node: Node, child: Node) -> None:
+        """What a manifest waits for is needed by all its users, also by those to whom it was there."""
+        for user in node.users:
+            self._join(user, child)
 
     def _set_to_work(self, work: PushState, node: Node, looked: bool | None) -> None:
         machine = node.machine = machine_for(self.base, self.config, work, node, looked)
-        blob = machine if isinstance(machine, BlobMachine) and machine.has_content else None
-        kept = self.pushes.checkpoint.claim(node.repository, node.digest) if blob is not None else None
-        if blob is not None and kept is not None:
-            resume(self, blob, kept)
+        checkpoint, kept = self.pushes.checkpoint, None
+        if checkpoint.waiting and isinstance(machine, BlobMachine) and machine.has_content:
+            kept = checkpoint.claim(node.repository, node.digest)
+        if kept is not None and isinstance(machine, BlobMachine):
+            resume(self, machine, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._pending_mount_source(machine)) is not None:
             machine.state = BlobState.WAITING
             ahead.followers += (machine,)
@@ -358,7 +374,7 @@ class Graph:
 
     def move(self, machine: Machine, verdict: Verdict) -> None:
         """Take an outcome to a machine, and what follows from the state it comes to rest in to everyone concerned."""
-        (outcome, facts), height = verdict, len(self.stack)
+        outcome, facts = verdict
         if isinstance(machine, TokenMachine):
             self.pushes.advance_token(machine, verdict)
             return
@@ -377,6 +393,12 @@ class Graph:
             self.scheduler.note_session(machine)
         if (machine.cancel_pending or machine.expired) and self._quits(machine):
             return
+        if isinstance(machine, BlobMachine):
+            if machine.node.sent_bytes or machine.location:
+                self._moved(machine)
+            self.enter_state(machine)
+            return
+        height = len(self.stack)
         if isinstance(machine, UploadMachine):
             if (
                 unverified
@@ -386,8 +408,6 @@ class Graph:
             ):
                 self.scheduler.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             follow(self, machine, outcome)
-        elif isinstance(machine, BlobMachine) and (machine.node.sent_bytes or machine.location):
-            self._moved(machine)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:
                 self._repush_missing(machine, facts.missing)
@@ -450,7 +470,7 @@ class Graph:
     def _wait(self, machine: ManifestMachine) -> None:
         """A manifest waits for what it names, which is started with the first that waits."""
         node: Node = machine.node
-        holds = self.pushes.presence.holds
+        holds = self.presence.holds
         if not node.expanded and not (node.tag and all(holds(user, node.digest) for user in node.users)):
             self._expand(node)
         elif not node.missing:
@@ -465,11 +485,12 @@ class Graph:
 
     def _need_next(self, node: Node, left: list[tuple[Digest, str]]) -> None:
         """What a manifest stands on is started in its order, each with all that it stands on itself."""
-        height = len(self.stack)
+        stack = self.stack
+        height = len(stack)
         while left:
             digest, tag = left.pop()
             self._need_for(node, digest, tag)
-            if len(self.stack) > height:
+            if len(stack) > height:
                 self.then(self._need_next, node, left)
                 return
         self._one_less(node)
@@ -492,7 +513,7 @@ class Graph:
             machine.delay_s = backoff_s(self.config, 2, self.scheduler.jitter)
             machine.taken = not machine.tag
         for digest in named or names:
-            self.pushes.presence.forget(node.repository, digest)
+            self.presence.forget(node.repository, digest)
             for user in node.users:
                 self.totals.missed(user, digest)
             self.then(self._need_for, node, digest, "", True)
@@ -508,7 +529,7 @@ class Graph:
             fail(self, work, machine.error)
         elif machine.state is StreamState.PRESENT:
             digest = machine.descriptor.digest
-            self.pushes.presence.learn(machine.repository, digest, digest, work.alone)
+            self.presence.learn(machine.repository, digest, digest, work.alone)
             self.totals.streamed(machine)
             self.scheduler.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
             self.drafts.ask(work)
@@ -577,10 +598,9 @@ class Graph:
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.scheduler.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
-        learn = self.pushes.presence.learn
-        learn(node.repository, node.digest, node.digest, node.users)
+        self.presence.learn(node.repository, node.digest, node.digest, node.users)
         if node.tag:
-            learn(node.repository, node.tag, node.digest, node.users)
+            self.presence.learn(node.repository, node.tag, node.digest, node.users)
         self.release_followers(node)
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -30,7 +29,7 @@ class Known:
     """The repository, and a digest or a tag."""
     digest: Digest
     """What is there."""
-    before: int
+    before: int = 0
     """Pushes with a lower id were begun before this was learned last..."""
     good_for: float = math.inf
     """...and those with a lower id than this may rely on it."""
@@ -48,15 +47,15 @@ class Presence:
     next_id: int = 1
     """Of the push that is begun next."""
 
-    def learn(self, repository: str, reference: str, digest: Digest, pushes: Iterable[PushState]) -> None:
+    def learn(self, repository: str, reference: str, digest: Digest, pushes: tuple[PushState, ...]) -> None:
         """An answer to these pushes says that something is there."""
         key = repository, reference
         known = self.known.get(key)
         if known is None or not known.learners or known.digest != digest:
-            known = self.known[key] = Known(key, digest, self.next_id)
+            known = self.known[key] = Known(key, digest)
         known.before = self.next_id
+        known.learners += len(pushes)
         for work in pushes:
-            known.learners += 1
             work.learned.append(known)
 
     def forget(self, repository: str, digest: Digest) -> None:
@@ -72,6 +71,10 @@ class Presence:
 
     def ended(self, work: PushState, oldest: int) -> None:
         """A push is over: what it learned stays good for those under way now, of which `oldest` is the lowest id."""
+        if oldest >= self.next_id:  # nobody is under way
+            for everything in (self.known, self.fading, work.learned):
+                everything.clear()
+            return
         for known in work.learned:
             known.learners -= 1
             if not known.learners:

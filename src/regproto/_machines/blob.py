@@ -268,7 +268,7 @@ class BlobMachine(Machine):
     @property
     def has_content(self) -> bool:
         """False if the blob can only be found or mounted."""
-        return self.blob.has_content
+        return self.blob.source is not None or self.blob.has_content
 
     @property
     def reference(self) -> str:
