@@ -391,9 +391,16 @@ def test_a_push_that_is_denied_deletes_no_session_that_has_not_answered() -> Non
 
 
 def test_what_has_not_answered_is_asked_before_it_is_deleted() -> None:
-    upload = UploadMachine(base=BASE, repository=REPO, blob=LAYER)
-    upload.go_on(f"{BASE}/v2/{REPO}/blobs/uploads/1", 50)
-    upload.state = UploadState.CLOSING
+    upload = UploadMachine(
+        base=BASE,
+        repository=REPO,
+        blob=LAYER,
+        state=UploadState.CLOSING,
+        location=f"{BASE}/v2/{REPO}/blobs/uploads/1",
+        offset=50,
+        sent=LAYER.descriptor.size,
+        unverified=True,
+    )
     assert upload.decide(RegistryCapabilities(), PATCHES) is Outcome.LOOK
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from regproto._engine.checkpoint import Kept
 from regproto._engine.push_state import Node, PushState
 from regproto._machines.blob import BlobMachine
@@ -81,11 +83,20 @@ def upload_for(blob: BlobMachine, config: Config, keeps: bool) -> UploadMachine:
         chunk_bytes=blob.chunk_bytes,
         keeps=keeps and blob.size > resumable_above,
     )
-    if blob.kept_offset is not None:
-        upload.chunk_min_bytes = blob.chunk_min_bytes
-        upload.go_on(blob.location, blob.kept_offset)
-        blob.location, blob.kept_offset = "", None
-    return upload
+    if blob.kept_offset is None:
+        return upload
+    kept = attrs.evolve(
+        upload,
+        state=UploadState.QUERYING_STATUS,
+        location=blob.location,
+        kept_at=blob.location,
+        offset=blob.kept_offset,
+        sent=blob.size,
+        chunk_min_bytes=blob.chunk_min_bytes,
+        unverified=True,
+    )
+    blob.location, blob.kept_offset = "", None
+    return kept
 
 
 def stream_upload_for(stream: StreamMachine, config: Config) -> StreamUpload:

@@ -311,8 +311,8 @@ class Graph:
         if kept is not None and isinstance(machine, BlobMachine):
             resume(self, machine, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._pending_mount_source(machine)) is not None:
-            machine.state = BlobState.WAITING
             ahead.followers += (machine,)
+            self.move(machine, (_O.FOLLOW, None))
             return
         if machine.state in machine.DECIDES:
             self._decide(machine)
@@ -459,7 +459,8 @@ class Graph:
         elif state is BlobState.AWAITING_SOURCES:
             assert isinstance(machine, BlobMachine)
             self._check_sources(machine)
-        elif isinstance(machine, BlobMachine):
+        elif state is BlobState.UPLOADING:
+            assert isinstance(machine, BlobMachine)
             open_session(self, machine)
         elif isinstance(machine, ManifestMachine):
             self._wait(machine)

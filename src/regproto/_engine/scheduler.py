@@ -210,7 +210,8 @@ class Scheduler:
                 if machine.redirect is not None:
                     return self._send(machine, *machine.redirect)
                 astray = isinstance(machine.url_base, NamedElsewhere)
-                ask = machine.request_for()
+                ask = machine.request()
+                machine.note_sent(ask)
                 return self._send(machine, ask, ask.url, 0, astray)
         return None
 

@@ -210,3 +210,9 @@ def merged(listing: Listing, additions: Iterable[Mapping[str, Any]], left_out: f
         "manifests": [entries[digest] for digest in sorted(entries) if digest not in left_out],
     }
     return json.dumps(fields, separators=(",", ":")).encode()
+
+
+NO_API: Final = frozenset({400, 404, 405, 406})
+"""What registries without the referrers API were seen to answer a GET of it with."""
+PAGES_MAX: Final = 1_000
+"""Pages of one list that are read: registries send 100 entries or more on each."""

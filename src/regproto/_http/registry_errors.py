@@ -9,8 +9,10 @@ import json
 from typing import Final
 
 from regproto._http.url import shown
+from regproto._model.digest import Digest
 from regproto._model.errors import (
     ContentError,
+    InvalidReferenceError,
     RegistryError,
     RegistryErrorDetail,
     RegprotoError,
@@ -111,3 +113,23 @@ def failure_error(what: str, method: str, url: str, failed: Failed, timeout: str
     if failed.kind is FailureKind.PROTOCOL:
         return RemoteProtocolError(text)
     return TransportError(text)
+
+
+UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+"""How registries say that something a manifest names is not there."""
+_MISSING_MAX: Final = 1_000
+"""Digests read from one MANIFEST_BLOB_UNKNOWN answer; more than any manifest's layers in the wild."""
+
+
+def missing_digests(response: Response) -> tuple[Digest, ...]:
+    """The digests in the details of MANIFEST_BLOB_UNKNOWN errors; registries write them in several forms."""
+    found: list[Digest] = []
+    try:
+        for entry in json.loads(response.body)["errors"][:_MISSING_MAX]:
+            detail = entry.get("detail")
+            text = detail.get("digest", detail.get("Digest")) if isinstance(detail, dict) else detail
+            if isinstance(text, str):
+                found.append(Digest(text))
+    except (InvalidReferenceError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+    return tuple(found)

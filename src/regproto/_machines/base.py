@@ -5,7 +5,7 @@ A machine is one thing with a life on the wire. It answers three questions and k
     classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there,
                                                    but for what proves that a registry answers (`_evidence`)
     TABLE[state][outcome] -> state                 the whole legality table
-    request_for()     -> Ask                       what to ask now
+    request()         -> Request                   what to ask now
 
 A state is of one of four kinds: it ASKS (a request is due), it DECIDES (the next outcome follows from what is
 known, without asking), it ENDS, or else it waits for another machine. `advance` is the one place where a state is
@@ -100,6 +100,7 @@ class Outcome(enum.Enum):
     EXCHANGE = "exchange"
     USE = "use"
     ASK = "ask"  # the registry itself, for its list
+    FOLLOW = "follow"  # the same content, on its way elsewhere
     CHECK = "check"  # whether something is there that is others'
     SETTLED = "settled"
 
@@ -142,6 +143,8 @@ class Request:
     """Begun later, it must not be sent."""
     deadline_s: float | None = None
     """The whole exchange; None: as the configuration has it."""
+    end: int | None = None
+    """The offset in the blob after the body's last byte; None: it is no part of a blob."""
 
 
 @attrs.frozen(kw_only=True)
@@ -326,9 +329,12 @@ class Machine:
         """
         raise NotImplementedError
 
-    def request_for(self) -> Request:
-        """What to ask in this state."""
+    def request(self) -> Request:
+        """The request of this state. Pure: it may be made and never sent."""
         raise NotImplementedError
+
+    def note_sent(self, request: Request) -> None:
+        """Keep what a request that is handed out claims."""
 
     def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
         """Where to go from a state that DECIDES."""

@@ -15,9 +15,8 @@ from typing import ClassVar, Final
 
 import attrs
 
-from regproto._http.evidence import holds_blob, shows_blob
 from regproto._http.headers import get, parse_length
-from regproto._http.registry_errors import error_codes, refusal
+from regproto._http.registry_errors import error_codes
 from regproto._http.url import blob_url, resolve, uploads_url, with_query
 from regproto._machines.base import (
     Details,
@@ -30,12 +29,22 @@ from regproto._machines.base import (
     Verdict,
     members,
 )
-from regproto._machines.verdicts import broken, claimed, refused, wrong_digest
-from regproto._model.config import TRANSIENT, Config
+from regproto._machines.blob_requests import (
+    CONTENT_CODES,
+    FIRST_BYTE,
+    OCTETS,
+    SHORT_CUT_FAULTS_MAX,
+    START_HEADERS,
+    blob_body,
+    look_verdict,
+    proof_verdict,
+)
+from regproto._machines.verdicts import broken, claimed, refused
+from regproto._model.config import Config
 from regproto._model.digest import Digest
 from regproto._model.errors import ContentError
 from regproto._model.manifest import Descriptor
-from regproto._model.messages import BlobSlice, Body, Headers, Response, Status
+from regproto._model.messages import Response, Status
 from regproto._model.plan import Blob, MountSource
 
 
@@ -63,6 +72,7 @@ _N: Final = members(Status)
 TABLE: Final[Table] = {
     _S.WAITING: {_O.READY: _S.CHOOSING, _O.CANCEL: _S.DROPPED},
     _S.CHOOSING: {
+        _O.FOLLOW: _S.WAITING,
         _O.LOOK: _S.CHECKING,
         _O.CHECK: _S.AWAITING_SOURCES,
         _O.MOUNT: _S.MOUNTING,
@@ -159,47 +169,8 @@ TABLE: Final[Table] = {
 
 SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
 """What registries that do not know the single POST were seen to answer it with."""
-_CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
-SHORT_CUT_FAULTS_MAX: Final = 1
-"""A mount, and what is asked before one, is a short cut: tried again once, then the blob goes the plain way."""
 
 _TAKES_POST: Final = Details(single_post=True)
-
-OCTETS: Final[Headers] = (("Content-Type", "application/octet-stream"),)
-START_HEADERS: Final[Headers] = (("Content-Type", "application/json"),)
-FIRST_BYTE: Final[Headers] = (("Range", "bytes=0-0"),)
-"""Asks for the least that a blob can be proven by: the answer says its size."""
-
-
-def blob_body(blob: Blob, offset: int, size: int) -> Body:
-    """`size` bytes of a blob from `offset` on, as a driver gets them."""
-    data = blob.descriptor.data
-    if data is not None:
-        return data[offset : offset + size]
-    if size == 0:
-        return b""
-    return BlobSlice(source=blob.source, digest=blob.descriptor.digest, offset=offset, size=size)
-
-
-def look_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
-    """What the answer to a HEAD of a blob means. DOUBTFUL: it does not say, but a GET may."""
-    status = response.status
-    if status == 200:
-        wrong = wrong_digest(machine, "HEAD", url, response, digest)
-        return wrong or ((_O.PRESENT if shows_blob(response, digest, size) else _O.INCONCLUSIVE), None)
-    if status == 401 or status in TRANSIENT:
-        return refused(machine.describe(), "HEAD", url, response)
-    # 404 says so; some registries answer 403 for what is missing, and whatever else is no reason not to push.
-    return (_O.INCONCLUSIVE if status == 405 else _O.ABSENT), None
-
-
-def proof_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
-    """What the answer to a GET of a blob's first byte means."""
-    status = response.status
-    if status == 401 or status in TRANSIENT:
-        return refused(machine.describe(), "GET", url, response)
-    wrong = wrong_digest(machine, "GET", url, response, digest) if status in (200, 206) else None
-    return wrong or ((_O.PRESENT if holds_blob(response, digest, size) else _O.ABSENT), None)
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -308,7 +279,7 @@ class BlobMachine(Machine):
     def _is_to_be_checked(self, source: MountSource | None) -> bool:
         return self.checks and source is not None and not source.foreign and source.repository not in self.cleared
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         if self.state is _S.MOUNTING:
             return self._mount()
         if self.state is _S.POSTING:
@@ -363,14 +334,14 @@ class BlobMachine(Machine):
             )
         if status in SINGLE_POST_REFUSALS:
             # A digest that is refused says nothing about the way it was sent; nor does one body that is too large.
-            about_content = status in (413, 416) or error_codes(response) & _CONTENT_CODES
+            about_content = status in (413, 416) or error_codes(response) & CONTENT_CODES
             return _O.REJECTED, Details(single_post=None if about_content else False)
         return refused(self.describe(), "POST", url, response)
 
     def update(self, outcome: Outcome, facts: Details | None) -> None:
         Machine.update(self, outcome, facts)
         state = self.state
-        if state is _S.WAITING:
+        if state is _S.WAITING or state is _S.CHOOSING:
             return
         if state is _S.AWAITING_SOURCES:
             if facts is not None:
@@ -407,10 +378,3 @@ class BlobMachine(Machine):
 
 def _chunk_min(response: Response) -> int:
     return parse_length(get(response.headers, "oci-chunk-min-length")) or 0
-
-
-def content_refused(what: str, method: str, url: str, response: Response) -> Verdict | None:
-    """The verdict for an answer that says the content is not what its digest says; None for any other."""
-    if response.status in (400, 422) and error_codes(response) & _CONTENT_CODES:
-        return _O.REJECTED, Details(error=refusal(what, method, url, response))
-    return None

@@ -18,14 +18,13 @@ after their blobs were found.
 
 from __future__ import annotations
 
-import json
 from typing import ClassVar, Final
 
 import attrs
 
 from regproto._http.evidence import holds, names, shows_manifest
 from regproto._http.headers import get, get_all
-from regproto._http.registry_errors import error_codes, refusal
+from regproto._http.registry_errors import UNKNOWN_CODES, error_codes, missing_digests, refusal
 from regproto._http.url import manifest_url
 from regproto._machines.base import (
     Details,
@@ -41,7 +40,6 @@ from regproto._machines.base import (
 from regproto._machines.verdicts import broken, claimed, refused, wrong_digest
 from regproto._model.config import TRANSIENT, Config
 from regproto._model.digest import Digest
-from regproto._model.errors import InvalidReferenceError
 from regproto._model.manifest import MANIFEST_MAX_BYTES, Descriptor
 from regproto._model.messages import Response, Status
 from regproto._model.plan import Manifest, PushPlan
@@ -173,8 +171,6 @@ TABLE: Final[Table] = {
     _S.DROPPED: {},
 }
 
-UNKNOWN_CODES: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
-"""How registries say that something a manifest names is not there."""
 _PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING, _S.PUTTING_WITH_TAGS})
 _TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
 """How registries refuse to move an immutable tag."""
@@ -182,8 +178,6 @@ _SHARING_REFUSALS: Final = frozenset({400, 404, 405, 414, 431, 501})
 """How registries may refuse tags as parameters, or so many of them."""
 TAGS_MAX: Final = 10
 """Tags in one request: what a registry that takes tags as parameters should at least take (distribution-spec)."""
-_MISSING_MAX: Final = 1_000
-"""Digests read from one MANIFEST_BLOB_UNKNOWN answer; more than any manifest's layers in the wild."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -239,7 +233,7 @@ class ManifestMachine(Machine):
     def describe(self) -> str:
         return f"tag {self.tag}" if self.tag else f"manifest {self.digest}"
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         if self.state is _S.PUTTING_WITH_TAGS:
             tags = "&".join(f"tag={tag}" for tag in (self.tag, *self.also))
             url = f"{manifest_url(self.base, self.repository, self.digest)}?{tags}"
@@ -373,17 +367,3 @@ def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]
         return ()
     least = 1 if plan.root.algorithm != "sha256" else 2 if knowledge.tag_params else 3
     return plan.tags[:TAGS_MAX] if len(plan.tags) >= least else ()
-
-
-def missing_digests(response: Response) -> tuple[Digest, ...]:
-    """The digests in the details of MANIFEST_BLOB_UNKNOWN errors; registries write them in several forms."""
-    found: list[Digest] = []
-    try:
-        for entry in json.loads(response.body)["errors"][:_MISSING_MAX]:
-            detail = entry.get("detail")
-            text = detail.get("digest", detail.get("Digest")) if isinstance(detail, dict) else detail
-            if isinstance(text, str):
-                found.append(Digest(text))
-    except (InvalidReferenceError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ()
-    return tuple(found)

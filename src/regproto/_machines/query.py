@@ -19,6 +19,8 @@ from regproto._http.referrers_list import (
     ABSENT,
     ACCEPT_ANY,
     ACCEPT_INDEX,
+    NO_API,
+    PAGES_MAX,
     Listing,
     fallback_tag,
     is_index,
@@ -37,7 +39,6 @@ from regproto._machines.base import (
     Verdict,
     members,
 )
-from regproto._machines.referrers_answers import NO_API, PAGES_MAX
 from regproto._machines.verdicts import broken, refused, wrong_digest
 from regproto._model.config import Config
 from regproto._model.digest import Digest
@@ -144,7 +145,7 @@ class QueryMachine(Machine):
             self.by_tag, self.page_url = True, ""
         return Outcome.TAG if self.by_tag else Outcome.ASK
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         base, repository, lookup = self.base, self.repository, self.lookup
         if isinstance(lookup, ListReferrers):
             if self.state is _S.READING:

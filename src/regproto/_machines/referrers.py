@@ -394,7 +394,7 @@ class ReferrersMachine(Machine):
 
     # --- requests ---
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         base, repository = self.base, self.repository
         if self.state is _S.QUERYING_API:
             url = self.page_url or referrers_url(base, repository, self.subject)
@@ -408,17 +408,20 @@ class ReferrersMachine(Machine):
         assert listing is not None
         # What was wanted since the decision to write goes along, if it fits.
         whole = self._merged(listing)
-        if len(whole) <= MANIFEST_MAX_BYTES:
-            self.written = whole
+        written = whole if len(whole) <= MANIFEST_MAX_BYTES else self.written
         headers = [("Content-Type", OCI_INDEX)]
         if not listing.identity:
             headers.append(("If-None-Match", "*"))
         elif listing.validator:
             headers.append(("If-Match", listing.validator))
-        self.bare = len(headers) == 1
         not_after = self.read_at + self.open_s
         deadline_s = self.settle_s if self.fits else max(self.settle_s, self.effect_s)
-        return Request("PUT", url, tuple(headers), self.written, not_after=not_after, deadline_s=deadline_s)
+        return Request("PUT", url, tuple(headers), written, not_after=not_after, deadline_s=deadline_s)
+
+    def note_sent(self, request: Request) -> None:
+        if self.state is _S.WRITING:
+            assert isinstance(request.body, bytes)
+            self.written, self.bare = request.body, len(request.headers) == 1
 
     # --- answers ---
 

@@ -9,11 +9,10 @@ from collections.abc import Collection, Set
 from typing import Final
 
 from regproto._http.evidence import names
-from regproto._http.referrers_list import ABSENT, is_index, read_listing
-from regproto._http.registry_errors import error_codes, refusal
+from regproto._http.referrers_list import ABSENT, NO_API, PAGES_MAX, is_index, read_listing
+from regproto._http.registry_errors import UNKNOWN_CODES, error_codes, missing_digests, refusal
 from regproto._http.url import resolve, shown
 from regproto._machines.base import Details, Machine, Outcome, Verdict, members
-from regproto._machines.manifest import UNKNOWN_CODES, missing_digests
 from regproto._machines.verdicts import broken, claimed, refused
 from regproto._model.config import TRANSIENT
 from regproto._model.digest import Digest
@@ -21,11 +20,6 @@ from regproto._model.errors import ContentError, RemoteProtocolError
 from regproto._model.messages import Response
 
 _O: Final = members(Outcome)
-
-NO_API: Final = frozenset({400, 404, 405, 406})
-"""What registries without the referrers API were seen to answer a GET of it with."""
-PAGES_MAX: Final = 1_000
-"""Pages of one list that are read: registries send 100 entries or more on each."""
 
 
 def api_verdict(what: str, response: Response, url: str, wanted: Set[str], api_known: bool, pages: int) -> Verdict:

@@ -15,7 +15,7 @@ import attrs
 
 from regproto._http.url import blob_url
 from regproto._machines.base import Machine, Outcome, Request, State, Table, Verdict, members
-from regproto._machines.blob import SHORT_CUT_FAULTS_MAX
+from regproto._machines.blob_requests import SHORT_CUT_FAULTS_MAX
 from regproto._machines.verdicts import refused
 from regproto._model.config import TRANSIENT, Config
 from regproto._model.digest import Digest
@@ -83,7 +83,7 @@ class SourceCheckMachine(Machine):
     def max_faults(self, config: Config) -> int:
         return min(SHORT_CUT_FAULTS_MAX, config.attempts - 1)
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         return Request("HEAD", blob_url(self.base, self.source, self.digest))
 
     def classify(self, response: Response, url: str, proven: bool) -> Verdict:

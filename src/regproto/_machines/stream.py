@@ -18,7 +18,7 @@ import attrs
 from regproto._http.headers import get, parse_range
 from regproto._http.url import resolve
 from regproto._machines.base import Details, Machine, Outcome, RegistryCapabilities, Request, State, Table, Verdict
-from regproto._machines.blob import OCTETS
+from regproto._machines.blob_requests import OCTETS
 from regproto._machines.upload import CHUNK_FLOOR_BYTES, UploadMachine, UploadState
 from regproto._machines.verdicts import broken
 from regproto._model.config import MIB, Config

@@ -186,7 +186,7 @@ class TokenMachine(Machine):
         wanted += [scope(source, "pull") for source in self.sources if source not in self.refused_sources]
         return tuple(dict.fromkeys((*wanted, *self.extra_scopes)))
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         if self.state is _S.EXCHANGING:
             assert self.credentials is not None
             form = {

@@ -28,7 +28,7 @@ from regproto._machines.base import (
     Verdict,
     members,
 )
-from regproto._machines.blob import (
+from regproto._machines.blob_requests import (
     FIRST_BYTE,
     OCTETS,
     START_HEADERS,
@@ -356,11 +356,6 @@ class UploadMachine(Machine):
             return CANCELS_MAX - 2
         return 0 if self.state in (_S.QUERYING_BEFORE_CANCEL, _S.CANCELLING) else config.attempts - 1
 
-    def go_on(self, location: str, offset: int) -> None:
-        """Take over a session that an earlier process left, as far as that knew."""
-        self.state, self.location, self.offset = _S.QUERYING_STATUS, location, offset
-        self.sent, self.unverified, self.kept_at = self.size, True, location
-
     def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is _S.CLOSING:
             if self.keeps and self.sent:
@@ -380,7 +375,7 @@ class UploadMachine(Machine):
             return rest
         return min(rest, max(self.chunk_bytes, self.chunk_min_bytes))
 
-    def request_for(self) -> Request:
+    def request(self) -> Request:
         match self.state:
             case _S.STARTING:
                 url = uploads_url(self.base, self.repository)
@@ -391,9 +386,8 @@ class UploadMachine(Machine):
                 return self._patch()
             case _S.PUTTING:
                 assert self.blob is not None
-                self.sent = self.size
                 url = with_query(self.location, "digest", self.digest)
-                return Request("PUT", url, OCTETS, blob_body(self.blob, 0, self.size))
+                return Request("PUT", url, OCTETS, blob_body(self.blob, 0, self.size), end=self.size)
             case _S.COMMITTING:
                 return Request("PUT", with_query(self.location, "digest", self.digest), OCTETS)
             case _S.CHECKING_BLOB:
@@ -401,7 +395,6 @@ class UploadMachine(Machine):
             case _S.PROVING:
                 return Request("GET", blob_url(self.base, self.repository, self.digest), FIRST_BYTE)
             case _S.CANCELLING:
-                self.cancels_sent += 1
                 return Request("DELETE", self.location)
             case _:
                 return Request("GET", self.location)
@@ -409,12 +402,17 @@ class UploadMachine(Machine):
     def _patch(self) -> Request:
         assert self.blob is not None
         piece = self._piece()
-        self.sent = self.offset + piece
+        end = self.offset + piece
         headers = OCTETS
         # The whole blob in one PATCH needs no range (and some registries take none then); a part does.
         if piece < self.size:
-            headers = (*OCTETS, ("Content-Range", f"{self.offset}-{self.sent - 1}"))
-        return Request("PATCH", self.location, headers, blob_body(self.blob, self.offset, piece))
+            headers = (*OCTETS, ("Content-Range", f"{self.offset}-{end - 1}"))
+        return Request("PATCH", self.location, headers, blob_body(self.blob, self.offset, piece), end=end)
+
+    def note_sent(self, request: Request) -> None:
+        if request.end is not None:
+            self.sent = request.end
+        self.cancels_sent += request.method == "DELETE"
 
     def classify(self, response: Response, url: str, proven: bool) -> Verdict:
         match self.state:
