@@ -24,7 +24,7 @@ from regproto._engine.presence import Presence
 from regproto._engine.progress import ProgressReports
 from regproto._engine.push_lifecycle import abandon, fail, finish, withdraw
 from regproto._engine.push_registry import PushRegistry
-from regproto._engine.push_state import Key, Node, PushState
+from regproto._engine.push_state import Key, Node, PushState, each, with_push
 from regproto._engine.referrers_updates import ReferrersUpdates
 from regproto._engine.retry import backoff_s
 from regproto._engine.scheduler import Scheduler
@@ -191,7 +191,7 @@ class Graph:
         """The node of something a push was asked for; None if it is there, or the push is over."""
         node = self._require(work, digest, tag, looked) if work.outcome is None else None
         if node is not None:
-            node.goal_of += work.alone
+            node.askers = with_push(node.askers, work)
             work.goals += 1
         return node
 
@@ -206,7 +206,7 @@ class Graph:
             self._found_before(work, digest)
             return None
         node = self.nodes[key] = work.nodes[key] = Node(
-            key=key, repository=repository, digest=digest, tag=tag, users=work.alone
+            key=key, repository=repository, digest=digest, tag=tag, sharers=work
         )
         self._set_to_work(work, node, looked)
         return node
@@ -216,7 +216,7 @@ class Graph:
         if node.key in work.nodes:
             return
         work.nodes[node.key] = node
-        node.users += work.alone
+        node.sharers = with_push(node.sharers, work)
         self.totals.joined(work, node)
         if node.expanded:
             for digest, tag in self._stands_on(work, node):
@@ -480,7 +480,7 @@ class Graph:
     def _expand(self, node: Node) -> None:
         node.expanded = True
         node.missing = 1  # that is us: nothing is ready before all have been started
-        left = self._stands_on(node.users[0], node)  # the same for each user
+        left = self._stands_on(node.first_user, node)  # the same for each user
         left.reverse()
         self.then(self._need_next, node, left)
 
@@ -504,7 +504,7 @@ class Graph:
     def _repush_missing(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
         """The registry does not have what was found there: push that anew."""
         node: Node = machine.node
-        work = node.users[0]
+        work = node.first_user
         node.expanded = True  # what it names is started here, all of it or what the registry told
         names = self._names(work, node)
         named = [d for d in names if d in told]
@@ -606,8 +606,8 @@ class Graph:
         waiting, node.dependents = node.dependents, ()
         for dependent in waiting:
             self._one_less(dependent)
-        reached, node.goal_of = node.goal_of, ()
-        for work in reached:
+        reached, node.askers = node.askers, None
+        for work in each(reached):
             self._reached(work)
 
     def _reached(self, work: PushState) -> None:
@@ -634,7 +634,7 @@ class Graph:
     def inherit(self, node: Node, looked: bool) -> None:
         """Whoever is left goes on with what it has itself."""
         if node.users:
-            self._set_to_work(node.users[0], node, looked)
+            self._set_to_work(node.first_user, node, looked)
 
     # --- news ---
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import attrs
@@ -47,7 +48,7 @@ class Presence:
     next_id: int = 1
     """Of the push that is begun next."""
 
-    def learn(self, repository: str, reference: str, digest: Digest, pushes: tuple[PushState, ...]) -> None:
+    def learn(self, repository: str, reference: str, digest: Digest, pushes: Collection[PushState]) -> None:
         """An answer to these pushes says that something is there."""
         key = repository, reference
         known = self.known.get(key)

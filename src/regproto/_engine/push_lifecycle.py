@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from regproto._engine.push_state import Node, PushState
+from regproto._engine.push_state import Node, PushState, without_push
 from regproto._engine.upload_sessions import CANCELLING_STATES
 from regproto._machines.base import Machine, Outcome, QueueState, members
 from regproto._machines.blob import BlobMachine, BlobState
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _O: Final = members(Outcome)
 _SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
 """Here a blob needs its content; anywhere else it is yet to be chosen how it gets there."""
+HEIRS_LOOKED_AT: Final = 16
+"""Pushes looked through for one with the very same content, which can go on where this is: a bound on what the end of
+one of thousands costs."""
 
 
 def fail(graph: Graph, work: PushState, error: RegprotoError) -> None:
@@ -43,8 +47,8 @@ def finish(graph: Graph, work: PushState, outcome: PushOutcome, error: RegprotoE
     work.outcome, work.error = outcome, error
     work.ending += 1  # that is us: not before everything is let go
     for node in work.nodes.values():
-        node.users = _without(work, node.users)
-        node.goal_of = _without(work, node.goal_of)
+        node.sharers = without_push(node.sharers, work)
+        node.askers = without_push(node.askers, work)
     for node in work.nodes.values():
         if not node.users:
             del graph.nodes[node.key]
@@ -114,10 +118,11 @@ def _transfer_content(graph: Graph, work: PushState, node: Node, machine: BlobMa
     ours = machine.blob
     if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
         return
-    theirs = [user.blobs[node.digest] for user in node.users]
-    heir = next((blob for blob in theirs if blob.source is ours.source), None)
-    if heir is None or not heir.has_content:
-        heir = next((blob for blob in theirs if blob.has_content), theirs[0])
+    theirs = [user.blobs[node.digest] for user in islice(node.users, HEIRS_LOOKED_AT)]
+    heir = next((blob for blob in theirs if blob.source is ours.source and blob.has_content), None)
+    if heir is None:
+        having = (blob for user in node.users if (blob := user.blobs[node.digest]).has_content)
+        heir = next(having, theirs[0])
     if not heir.has_content and machine.state in _SENDING:
         _begin_anew(graph, work, node, machine)
         return
@@ -143,10 +148,3 @@ def _begin_anew(graph: Graph, work: PushState, node: Node, machine: BlobMachine)
     node.machine = None
     _stop(graph, work, machine, machine.upload)
     graph.then(graph.inherit, node, False)
-
-
-def _without(work: PushState, users: tuple[PushState, ...]) -> tuple[PushState, ...]:
-    if work not in users:
-        return users
-    at = users.index(work)
-    return users[:at] + users[at + 1 :]

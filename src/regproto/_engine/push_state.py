@@ -7,7 +7,8 @@ there.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Collection
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -148,9 +149,10 @@ class Node:
     tag: str
     machine: BlobMachine | ManifestMachine | None = None
     """None once it is there."""
-    users: tuple[PushState, ...] = ()
-    goal_of: tuple[PushState, ...] = ()
-    """The users that were asked for this itself."""
+    sharers: Sharers = None
+    """The pushes that need this: see `users`."""
+    askers: Sharers = None
+    """Those of them that were asked for this itself: see `goal_of`."""
     dependents: tuple[Node, ...] = ()
     """Who counts this as missing."""
     followers: tuple[BlobMachine, ...] = ()
@@ -160,3 +162,48 @@ class Node:
     """What a manifest names has been started."""
     sent_bytes: int = 0
     """Of a blob, in the present try."""
+
+    @property
+    def users(self) -> Collection[PushState]:
+        """The pushes that need this, in the order they began to."""
+        return each(self.sharers)
+
+    @property
+    def goal_of(self) -> Collection[PushState]:
+        """The users that were asked for this itself."""
+        return each(self.askers)
+
+    @property
+    def first_user(self) -> PushState:
+        """The push that has needed this longest."""
+        return next(iter(each(self.sharers)))
+
+
+Sharers: TypeAlias = "PushState | dict[int, PushState] | None"
+"""No push, one, or several by their ids: nearly always it is one, and what one more or less costs does not grow."""
+
+
+def each(sharers: Sharers) -> Collection[PushState]:
+    """The pushes, in the order they came."""
+    if sharers is None:
+        return ()
+    return sharers.values() if type(sharers) is dict else cast(PushState, sharers).alone
+
+
+def with_push(sharers: Sharers, work: PushState) -> Sharers:
+    """The same and one more."""
+    if sharers is None:
+        return work
+    if type(sharers) is not dict:
+        first = cast(PushState, sharers)
+        sharers = {first.id: first}
+    sharers[work.id] = work
+    return sharers
+
+
+def without_push(sharers: Sharers, work: PushState) -> Sharers:
+    """The same without this one."""
+    if type(sharers) is dict:
+        sharers.pop(work.id, None)
+        return sharers or None
+    return None if sharers is work else sharers

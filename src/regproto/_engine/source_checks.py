@@ -162,7 +162,7 @@ class SourceChecks:
         if not tally.checks:
             del self.tallies[key[0]]
 
-    def _used_by(self, key: CheckKey, check: SourceCheck, works: tuple[PushState, ...]) -> None:
+    def _used_by(self, key: CheckKey, check: SourceCheck, works: Iterable[PushState]) -> None:
         for work in works:
             check.works[work.id] = work
             self.by_push.setdefault(work.id, {})[key] = None

@@ -176,5 +176,5 @@ def _work_of(machine: Machine) -> PushState | None:
         return owner.work  # type: ignore[no-any-return]
     if isinstance(owner, BlobMachine):
         node: Node = owner.node
-        return node.users[0] if node.users else owner.ends_for
+        return node.first_user if node.users else owner.ends_for
     return None
