@@ -34,6 +34,10 @@ SOURCES_KEPT: Final = 16
 """Mount sources a token is asked for beside those of the newest push: of names as long as they may be, 4 kB of URL. A
 source that is needed and is not among them costs another token."""
 
+IDLE_REPOSITORIES_MAX: Final = 256
+"""Repositories without a push whose token is kept for the next: a token has a few kB, so this is a megabyte at most.
+What is forgotten costs one request for a token."""
+
 
 class Gate(enum.Enum):
     """Whether a machine's request may go now."""
@@ -60,8 +64,31 @@ class Authorizer:
     actions: dict[str, str] = attrs.field(factory=dict)
     """For each target repository what its token is to allow there."""
 
+    pushes: dict[str, int] = attrs.field(factory=dict)
+    """How many are under way to each target repository."""
+    idle: dict[str, None] = attrs.field(factory=dict)
+    """Target repositories that no push is under way to, the longest first: the next push to one may use its token."""
+
     def __attrs_post_init__(self) -> None:
         self.origin = origin_of(self.base)
+
+    def begin(self, repository: str) -> None:
+        """One more push to `repository` is under way."""
+        self.pushes[repository] = self.pushes.get(repository, 0) + 1
+        self.idle.pop(repository, None)
+
+    def end(self, repository: str) -> None:
+        """One of them is over; of the repositories that are left without any, the one left longest may be forgotten."""
+        self.pushes[repository] -= 1
+        if self.pushes[repository]:
+            return
+        del self.pushes[repository]
+        self.idle[repository] = None
+        if len(self.idle) > IDLE_REPOSITORIES_MAX:
+            oldest = next(iter(self.idle))
+            del self.idle[oldest]
+            for kept in (self.tokens, self.sources, self.actions):
+                kept.pop(oldest, None)
 
     def want(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
         """A push to `repository` begins, mounting from `sources`; `actions` is what it does there."""

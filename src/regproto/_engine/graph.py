@@ -147,8 +147,8 @@ class Graph:
 
     def begin_cancelling(self, work: PushState, kept: Iterable[Kept]) -> None:
         """Start to give back upload sessions that earlier processes left."""
-        self.pushes.begin(work)
         work.cancelling = tuple(cancelling_kept(self.base, one, work) for one in kept)
+        self.pushes.begin(work)
         work.goals += len(work.cancelling)
         for repository in work.repositories():
             self.scheduler.auth.want(repository, ())

@@ -37,6 +37,8 @@ class PushRegistry:
     def begin(self, work: PushState) -> None:
         """A push is under way."""
         self.under_way[work.id] = work
+        for repository in work.repositories():
+            self.scheduler.auth.begin(repository)
         self.presence.next_id = work.id + 1
         self.patience.begin(work.id)
 
@@ -81,6 +83,8 @@ class PushRegistry:
         """A push is under way no more; what was known for its sake is forgotten."""
         if self.under_way.pop(work.id, None) is not None:
             self.presence.ended(work, next(iter(self.under_way), self.presence.next_id))
+            for repository in work.repositories():
+                self.scheduler.auth.end(repository)
 
     def complain(self) -> None:
         """Tell of what was kept and can't be used."""
