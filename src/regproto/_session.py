@@ -11,7 +11,6 @@ from regproto._engine.checkpoint import Checkpoint
 from regproto._engine.graph import Graph
 from regproto._engine.manifest_requests import ManifestRequests
 from regproto._engine.progress import ProgressReports
-from regproto._engine.push_lifecycle import cancel, expire
 from regproto._engine.push_registry import PushRegistry
 from regproto._engine.push_state import PushState
 from regproto._engine.referrers_updates import ReferrersUpdates
@@ -187,7 +186,7 @@ class Session:
             self._scheduler.tick(now)
         work = self._pushes.under_way.get(push_id)
         if work is not None:
-            cancel(self._graph, work)
+            self._graph.lifecycle.cancel(work)
 
     def poll(self, now: float) -> Output:
         """What to do next. Never blocks and may be called at any time; each call returns one thing.
@@ -197,7 +196,7 @@ class Session:
         scheduler, graph = self._scheduler, self._graph
         scheduler.tick(now)
         if self._pushes.patience.due <= scheduler.now:
-            expire(graph)
+            graph.lifecycle.expire()
         saves = self._pushes.checkpoint.active
         while (found := (self._save() if saves else None) or scheduler.next_output()) is not None:
             if not isinstance(found, tuple):

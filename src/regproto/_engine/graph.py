@@ -3,41 +3,30 @@
 One half of the session (`_scheduler` is the other). A manifest's node counts what it names that is not there yet; at
 zero its machine may put it. A push counts what it was asked for; at zero it is over, as it is at the first error of
 anything it needs. What nobody needs any more is stopped and given back.
-
-One thing leads to another: what was put lets others be put, and the end of a push that of its parts. These steps lie on
-one stack, which `run` empties, depth first and in the order of the plan; none takes the next by itself, so that a
-plan may be as deep as it likes. A machine is moved by a step, and once where it is made.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable
+from typing import Final
 
 import attrs
 
 from regproto._engine.checkpoint import Kept
 from regproto._engine.construct import cancelling_kept, machine_for, stream_upload_for
+from regproto._engine.loop import Loop
 from regproto._engine.manifest_requests import ManifestRequests
 from regproto._engine.presence import Presence
 from regproto._engine.progress import ProgressReports
-from regproto._engine.push_lifecycle import abandon, fail, finish, withdraw
+from regproto._engine.push_lifecycle import PushLifecycle
 from regproto._engine.push_registry import PushRegistry
-from regproto._engine.push_state import Key, Node, PushState, each, with_push
+from regproto._engine.push_state import Node, PushState, each, with_push
 from regproto._engine.referrers_updates import ReferrersUpdates
 from regproto._engine.retry import backoff_s
 from regproto._engine.scheduler import Scheduler
 from regproto._engine.source_checks import SourceChecks
-from regproto._engine.upload_sessions import (
-    cancel_upload,
-    doubted,
-    end_sessions,
-    follow,
-    lost_opening,
-    open_session,
-    resume,
-)
+from regproto._engine.upload_sessions import UploadSessions, doubted
 from regproto._machines.base import Machine, Outcome, Verdict, advance, members
 from regproto._machines.blob import BlobMachine, BlobState
 from regproto._machines.manifest import ManifestMachine, ManifestState, together
@@ -60,11 +49,9 @@ _WAITING: Final = frozenset({BlobState.WAITING, ManifestState.WAITING})
 _SPREADING: Final = frozenset({ManifestState.PRESENT, ManifestState.TAGGING, ManifestState.CONFIRMING})
 """Here a tag that was to bring others along has done so, or never will."""
 
-Step: TypeAlias = tuple[Callable[..., object], tuple[Any, ...]]
-
 
 @attrs.define(kw_only=True, eq=False, repr=False)
-class Graph:
+class Graph(Loop):
     """The pushes of one session and everything they name."""
 
     base: str
@@ -76,38 +63,22 @@ class Graph:
     totals: ProgressReports
     sources: SourceChecks
     presence: Presence = attrs.field(init=False)
-    nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """What is not there yet."""
-    stack: list[Step] = attrs.field(factory=list)
-    """What is to be done next, the first of it last. Empty between two calls from outside."""
+    uploads: UploadSessions = attrs.field(init=False)
+    lifecycle: PushLifecycle = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.presence = self.pushes.presence
-
-    # --- step by step ---
-
-    def run(self, step: Callable[..., object], *args: Any) -> None:
-        """Take a step from outside, and all that follow from it."""
-        try:
-            step(*args)
-            if self.stack:
-                self._drain()
-        except BaseException:
-            self.stack.clear()
-            raise
-
-    def _drain(self) -> None:
-        stack, height = self.stack, 0
-        while stack:
-            if len(stack) - height > 1:
-                stack[height:] = stack[: height - 1 if height else None : -1]  # what was asked for first comes first
-            step, args = stack.pop()
-            height = len(stack)
-            step(*args)
-
-    def then(self, step: Callable[..., object], *args: Any) -> None:
-        """Have a step taken after the present one, and after those asked for before with all that follows from them."""
-        self.stack.append((step, args))
+        self.uploads = UploadSessions(
+            loop=self, config=self.config, scheduler=self.scheduler, pushes=self.pushes, totals=self.totals
+        )
+        self.lifecycle = PushLifecycle(
+            loop=self,
+            scheduler=self.scheduler,
+            pushes=self.pushes,
+            lists=self.lists,
+            sources=self.sources,
+            totals=self.totals,
+        )
 
     def advance(self, machine: Machine, verdict: Verdict) -> None:
         """Take an outcome to a machine, from outside, with all that follows."""
@@ -129,7 +100,7 @@ class Graph:
         try:
             self.run(self._begin, work)
         except BaseException:
-            self.run(withdraw, self, work)
+            self.run(self.lifecycle.withdraw, work)
             raise
 
     def _begin(self, work: PushState) -> None:
@@ -309,7 +280,7 @@ class Graph:
         if checkpoint.waiting and isinstance(machine, BlobMachine) and machine.has_content:
             kept = checkpoint.claim(node.repository, node.digest)
         if kept is not None and isinstance(machine, BlobMachine):
-            resume(self, machine, kept)
+            self.uploads.resume(machine, kept)
         elif isinstance(machine, BlobMachine) and (ahead := self._pending_mount_source(machine)) is not None:
             ahead.followers += (machine,)
             self.move(machine, (_O.FOLLOW, None))
@@ -381,7 +352,7 @@ class Graph:
         if facts is not None:
             self.scheduler.knowledge.learn(facts)
         if outcome is _O.LOST:
-            lost_opening(self, machine, facts)
+            self.uploads.lost_opening(machine, facts)
         unverified = (
             isinstance(machine, UploadMachine)
             and machine.unverified
@@ -407,7 +378,7 @@ class Graph:
                 and outcome in (_O.OFFSET_KNOWN, _O.NO_OFFSET)
             ):
                 self.scheduler.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
-            follow(self, machine, outcome)
+            self.uploads.follow(machine, outcome)
         elif isinstance(machine, ManifestMachine):
             if outcome is _O.MISSING and facts is not None:
                 self._repush_missing(machine, facts.missing)
@@ -426,7 +397,7 @@ class Graph:
                 self.then(self.move, machine, (_O.CANCEL, None))
                 return True
         if machine.expired and machine.state in machine.ASKS:
-            abandon(self, machine)
+            self.lifecycle.abandon(machine)
             return True
         return False
 
@@ -435,7 +406,7 @@ class Graph:
         if blob.node.sent_bytes and blob.state is not BlobState.PRESENT:
             self.totals.moved(blob.node, 0)
         if blob.location and blob.candidates and blob.state not in blob.ENDS:
-            cancel_upload(self, blob)  # what waits to open another session holds none
+            self.uploads.cancel_upload(blob)  # what waits to open another session holds none
 
     def _put_remaining_tags(self, machine: ManifestMachine, put: tuple[str, ...]) -> None:
         """A tag was to bring others along: those that it did not are put by themselves."""
@@ -461,7 +432,7 @@ class Graph:
             self._check_sources(machine)
         elif state is BlobState.UPLOADING:
             assert isinstance(machine, BlobMachine)
-            open_session(self, machine)
+            self.uploads.open(machine)
         elif isinstance(machine, ManifestMachine):
             self._wait(machine)
         elif isinstance(machine, StreamMachine):
@@ -527,7 +498,7 @@ class Graph:
         if machine.state is StreamState.FAILED:
             assert machine.error is not None
             self.scheduler.notices.add(machine.news(_N.FAILED, text=str(machine.error)))
-            fail(self, work, machine.error)
+            self.lifecycle.fail(work, machine.error)
         elif machine.state is StreamState.PRESENT:
             digest = machine.descriptor.digest
             self.presence.learn(machine.repository, digest, digest, work.alone)
@@ -544,7 +515,7 @@ class Graph:
         try:
             self.drafts.complete(work, answer)
         except ContentError as error:
-            fail(self, work, error)
+            self.lifecycle.fail(work, error)
             return
         assert isinstance(answer, Manifests)
         self.totals.begin(work)
@@ -557,7 +528,7 @@ class Graph:
 
     def _end(self, machine: Machine) -> None:
         if isinstance(machine, BlobMachine):
-            end_sessions(self, machine)
+            self.uploads.end_sessions(machine)
         elif isinstance(machine, (ReferrersMachine, QueryMachine)):
             self._told(machine)
         elif isinstance(machine, SourceCheckMachine):
@@ -580,7 +551,7 @@ class Graph:
                 self._reached(work)
             elif machine.state in (ReferrersState.FAILED, QueryState.FAILED):
                 assert machine.error is not None
-                fail(self, work, machine.error)
+                self.lifecycle.fail(work, machine.error)
 
     def _arrived(self, node: Node) -> None:
         machine = node.machine
@@ -613,7 +584,7 @@ class Graph:
     def _reached(self, work: PushState) -> None:
         work.goals -= 1
         if not work.goals:
-            self.then(finish, self, work, PushOutcome.FAILED if work.error else PushOutcome.PUSHED, work.error)
+            self.then(self.lifecycle.finish, work, PushOutcome.FAILED if work.error else PushOutcome.PUSHED, work.error)
 
     def _failed(self, node: Node) -> None:
         """Whoever needs this fails, except a push with content of its own where it was only the content."""
@@ -626,7 +597,7 @@ class Graph:
             heirs = tuple(u for u in node.users if u.blobs[ours.descriptor.digest].source is not ours.source)
         for user in node.users:
             if user not in heirs:
-                fail(self, user, machine.error)
+                self.lifecycle.fail(user, machine.error)
         self.release_followers(node)
         if heirs:
             self.then(self.inherit, node, True)

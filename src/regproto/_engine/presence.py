@@ -8,34 +8,14 @@ that came after it was begun.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import attrs
 
+from regproto._engine.push_state import Known, PushState
 from regproto._model.config import KNOWN_MAX
 from regproto._model.digest import Digest
-
-if TYPE_CHECKING:
-    from regproto._engine.push_state import PushState
-
-
-@attrs.define(eq=False, repr=False)
-class Known:
-    """One thing that was learned to be there."""
-
-    key: tuple[str, str]
-    """The repository, and a digest or a tag."""
-    digest: Digest
-    """What is there."""
-    before: int = 0
-    """Pushes with a lower id were begun before this was learned last..."""
-    good_for: float = math.inf
-    """...and those with a lower id than this may rely on it."""
-    learners: int = 0
-    """Pushes under way that learned it, each as often as it did."""
 
 
 @attrs.define(eq=False, repr=False)

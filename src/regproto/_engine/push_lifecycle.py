@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import attrs
+
+from regproto._engine.loop import Loop
+from regproto._engine.progress import ProgressReports
+from regproto._engine.push_registry import PushRegistry
 from regproto._engine.push_state import Node, PushState, without_push
+from regproto._engine.referrers_updates import ReferrersUpdates
+from regproto._engine.scheduler import Scheduler
+from regproto._engine.source_checks import SourceChecks
 from regproto._engine.upload_sessions import CANCELLING_STATES
 from regproto._machines.base import Machine, Outcome, QueueState, members
 from regproto._machines.blob import BlobMachine, BlobState
 from regproto._machines.upload import UploadMachine
 from regproto._model.errors import RegprotoError
 from regproto._model.messages import BlobSlice, PushOutcome
-
-if TYPE_CHECKING:
-    from regproto._engine.graph import Graph
 
 _O: Final = members(Outcome)
 _SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
@@ -24,127 +29,131 @@ HEIRS_LOOKED_AT: Final = 16
 one of thousands costs."""
 
 
-def fail(graph: Graph, work: PushState, error: RegprotoError) -> None:
-    """The first fatal error of a push stops everything else it has under way."""
-    graph.then(finish, graph, work, PushOutcome.FAILED, error)
+@attrs.define(kw_only=True, eq=False, repr=False)
+class PushLifecycle:
+    """The ends of one session's pushes."""
 
+    loop: Loop
+    scheduler: Scheduler
+    pushes: PushRegistry
+    lists: ReferrersUpdates
+    sources: SourceChecks
+    totals: ProgressReports
 
-def cancel(graph: Graph, work: PushState) -> None:
-    """End a push before its time."""
-    graph.run(finish, graph, work, PushOutcome.CANCELLED)
+    def fail(self, work: PushState, error: RegprotoError) -> None:
+        """The first fatal error of a push stops everything else it has under way."""
+        self.loop.then(self.finish, work, PushOutcome.FAILED, error)
 
+    def cancel(self, work: PushState) -> None:
+        """End a push before its time."""
+        self.loop.run(self.finish, work, PushOutcome.CANCELLED)
 
-def withdraw(graph: Graph, work: PushState) -> None:
-    """Let go of a push that could not be begun, without a word of it."""
-    graph.pushes.forget(work)
-    finish(graph, work, PushOutcome.CANCELLED)
+    def withdraw(self, work: PushState) -> None:
+        """Let go of a push that could not be begun, without a word of it."""
+        self.pushes.forget(work)
+        self.finish(work, PushOutcome.CANCELLED)
 
+    def finish(self, work: PushState, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
+        """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
+        if work.outcome is not None:
+            return
+        work.outcome, work.error = outcome, error
+        work.ending += 1  # that is us: not before everything is let go
+        for node in work.nodes.values():
+            node.sharers = without_push(node.sharers, work)
+            node.askers = without_push(node.askers, work)
+        for node in work.nodes.values():
+            if not node.users:
+                del self.loop.nodes[node.key]
+                machine = node.machine
+                self._stop(work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
+                self.loop.release_followers(node)
+                self.loop.release(node)
+            elif isinstance(node.machine, BlobMachine):
+                self._transfer_content(work, node, node.machine)
+            elif node.machine is not None and node.machine.lane == work.id:
+                node.machine.also = ()
+        for stream in work.streams.values():
+            self._stop(work, stream, stream.upload)
+        self._stop(work, *self.lists.left(work), *self.sources.left(work), *work.cancelling)
+        self.loop.then(self._let_go, work)
 
-def finish(graph: Graph, work: PushState, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
-    """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
-    if work.outcome is not None:
-        return
-    work.outcome, work.error = outcome, error
-    work.ending += 1  # that is us: not before everything is let go
-    for node in work.nodes.values():
-        node.sharers = without_push(node.sharers, work)
-        node.askers = without_push(node.askers, work)
-    for node in work.nodes.values():
-        if not node.users:
-            del graph.nodes[node.key]
-            machine = node.machine
-            _stop(graph, work, machine, machine.upload if isinstance(machine, BlobMachine) else None)
-            graph.release_followers(node)
-            graph.release(node)
-        elif isinstance(node.machine, BlobMachine):
-            _transfer_content(graph, work, node, node.machine)
-        elif node.machine is not None and node.machine.lane == work.id:
-            node.machine.also = ()
-    for stream in work.streams.values():
-        _stop(graph, work, stream, stream.upload)
-    _stop(graph, work, *graph.lists.left(work), *graph.sources.left(work), *work.cancelling)
-    graph.then(_let_go, graph, work)
+    def _let_go(self, work: PushState) -> None:
+        """All that a push needed is being stopped: it waits for what is left of that."""
+        self.pushes.stop_token(work)
+        work.ending -= 1
+        if work.ending:
+            self.pushes.patience.end(work.id, self.scheduler.now)
+        self.pushes.report(work)
 
+    def expire(self) -> None:
+        """End what has taken too long: pushes, and what those that are over have left behind."""
+        for work in self.pushes.overdue():
+            self.loop.run(self.fail, work, self.pushes.timeout(work))
+        for machine in self.pushes.out_of_time():
+            machine.expired, machine.delay_s = True, 0.0
+            if machine.place is QueueState.IN_FLIGHT:
+                self.scheduler.abort(machine)
+            else:
+                self.loop.run(self.abandon, machine)
 
-def _let_go(graph: Graph, work: PushState) -> None:
-    """All that a push needed is being stopped: it waits for what is left of that."""
-    graph.pushes.stop_token(work)
-    work.ending -= 1
-    if work.ending:
-        graph.pushes.patience.end(work.id, graph.scheduler.now)
-    graph.pushes.report(work)
+    def abandon(self, machine: Machine) -> None:
+        """Ask nothing more."""
+        machine.delay_s = 0.0
+        self.loop.then(
+            self.loop.move, machine, (_O.CANCEL if _O.CANCEL in machine.TABLE[machine.state] else _O.GAVE_UP, None)
+        )
 
-
-def expire(graph: Graph) -> None:
-    """End what has taken too long: pushes, and what those that are over have left behind."""
-    for work in graph.pushes.overdue():
-        graph.run(fail, graph, work, graph.pushes.timeout(work))
-    for machine in graph.pushes.out_of_time():
-        machine.expired, machine.delay_s = True, 0.0
-        if machine.place is QueueState.IN_FLIGHT:
-            graph.scheduler.abort(machine)
-        else:
-            graph.run(abandon, graph, machine)
-
-
-def abandon(graph: Graph, machine: Machine) -> None:
-    """Ask nothing more."""
-    machine.delay_s = 0.0
-    graph.then(graph.move, machine, (_O.CANCEL if _O.CANCEL in machine.TABLE[machine.state] else _O.GAVE_UP, None))
-
-
-def _stop(graph: Graph, work: PushState, *machines: Machine | None) -> None:
-    for stopped in machines:
-        if stopped is None or stopped.state in stopped.ENDS:
-            continue
-        graph.pushes.outlive(stopped, work)
-        if isinstance(stopped, UploadMachine):
-            stopped.owner = None
-            if stopped.state in CANCELLING_STATES:
-                if stopped.node is work and stopped.place is not QueueState.IN_FLIGHT:
-                    abandon(graph, stopped)  # it was asked to give this back, and is not any more
+    def _stop(self, work: PushState, *machines: Machine | None) -> None:
+        for stopped in machines:
+            if stopped is None or stopped.state in stopped.ENDS:
                 continue
-        if stopped.place is QueueState.IN_FLIGHT:
-            stopped.cancel_pending = True
-            if not stopped.may_open(graph.scheduler.knowledge):
-                graph.scheduler.abort(stopped)
-        else:
-            stopped.delay_s = 0.0
-            graph.then(graph.move, stopped, (_O.CANCEL, None))
+            self.pushes.outlive(stopped, work)
+            if isinstance(stopped, UploadMachine):
+                stopped.owner = None
+                if stopped.state in CANCELLING_STATES:
+                    if stopped.node is work and stopped.place is not QueueState.IN_FLIGHT:
+                        self.abandon(stopped)  # it was asked to give this back, and is not any more
+                    continue
+            if stopped.place is QueueState.IN_FLIGHT:
+                stopped.cancel_pending = True
+                if not stopped.may_open(self.scheduler.knowledge):
+                    self.scheduler.abort(stopped)
+            else:
+                stopped.delay_s = 0.0
+                self.loop.then(self.loop.move, stopped, (_O.CANCEL, None))
 
+    def _transfer_content(self, work: PushState, node: Node, machine: BlobMachine) -> None:
+        """Send the content of a push that stays from now on; a push that is over outlives what still reads its own."""
+        ours = machine.blob
+        if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
+            return
+        theirs = [user.blobs[node.digest] for user in islice(node.users, HEIRS_LOOKED_AT)]
+        heir = next((blob for blob in theirs if blob.source is ours.source and blob.has_content), None)
+        if heir is None:
+            having = (blob for user in node.users if (blob := user.blobs[node.digest]).has_content)
+            heir = next(having, theirs[0])
+        if not heir.has_content and machine.state in _SENDING:
+            self._begin_anew(work, node, machine)
+            return
+        machine.blob = heir
+        sending: list[Machine] = [machine]
+        if isinstance(machine.upload, UploadMachine) and machine.upload.owner is machine:
+            machine.upload.blob = heir
+            sending.append(machine.upload)
+        if heir.source is ours.source:
+            return
+        for part in sending:
+            exchange = part.exchange
+            if exchange is None:
+                part.redirect = None  # made anew, with other content
+            elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
+                self.pushes.outlive_read(exchange, work)
 
-def _transfer_content(graph: Graph, work: PushState, node: Node, machine: BlobMachine) -> None:
-    """Whoever stays is whose content is sent from now on; what is being read of a push that is over, it outlives."""
-    ours = machine.blob
-    if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
-        return
-    theirs = [user.blobs[node.digest] for user in islice(node.users, HEIRS_LOOKED_AT)]
-    heir = next((blob for blob in theirs if blob.source is ours.source and blob.has_content), None)
-    if heir is None:
-        having = (blob for user in node.users if (blob := user.blobs[node.digest]).has_content)
-        heir = next(having, theirs[0])
-    if not heir.has_content and machine.state in _SENDING:
-        _begin_anew(graph, work, node, machine)
-        return
-    machine.blob = heir
-    sending: list[Machine] = [machine]
-    if isinstance(machine.upload, UploadMachine) and machine.upload.owner is machine:
-        machine.upload.blob = heir
-        sending.append(machine.upload)
-    if heir.source is ours.source:
-        return
-    for part in sending:
-        exchange = part.exchange
-        if exchange is None:
-            part.redirect = None  # made anew, with other content
-        elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
-            graph.pushes.outlive_read(exchange, work)
-
-
-def _begin_anew(graph: Graph, work: PushState, node: Node, machine: BlobMachine) -> None:
-    """The content was that of a push that is over, and nobody else has any: who is left looks and mounts."""
-    graph.totals.moved(node, 0)
-    machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
-    node.machine = None
-    _stop(graph, work, machine, machine.upload)
-    graph.then(graph.inherit, node, False)
+    def _begin_anew(self, work: PushState, node: Node, machine: BlobMachine) -> None:
+        """The content was that of a push that is over, and nobody else has any: who is left looks and mounts."""
+        self.totals.moved(node, 0)
+        machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
+        node.machine = None
+        self._stop(work, machine, machine.upload)
+        self.loop.then(self.loop.inherit, node, False)

@@ -7,12 +7,12 @@ there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TypeAlias, cast
 
 import attrs
 
-from regproto._engine.presence import Known
 from regproto._engine.scheduler import Exchange
 from regproto._machines.base import Machine
 from regproto._machines.blob import BlobMachine
@@ -29,6 +29,22 @@ from regproto._model.referrers import ReferrersUpdate
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
 """What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
 digest of the subject it puts it after: plans that differ in that do not share its node."""
+
+
+@attrs.define(eq=False, repr=False)
+class Known:
+    """One thing that was learned to be there."""
+
+    key: tuple[str, str]
+    """The repository, and a digest or a tag."""
+    digest: Digest
+    """What is there."""
+    before: int = 0
+    """Pushes with a lower id were begun before this was learned last..."""
+    good_for: float = math.inf
+    """...and those with a lower id than this may rely on it."""
+    learners: int = 0
+    """Pushes under way that learned it, each as often as it did."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
