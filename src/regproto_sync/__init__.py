@@ -70,7 +70,7 @@ _MODULES: Final = {
     "Driver": "regproto_sync.driver.driver",
     "FileContent": "regproto_sync.sources.content",
     "ImageSource": "regproto_sync.sources.image",
-    "Keeper": "regproto_sync.state.checkpoint_files",
+    "CheckpointStore": "regproto_sync.state.checkpoint_files",
     "Keychain": "regproto_sync.credentials.keychain",
     "Layer": "regproto_sync.sources.layers",
     "Layout": "regproto_sync.sources.layout",
