@@ -407,3 +407,9 @@ def test_a_success_that_says_nothing_is_looked_at() -> None:
     play = Play({"PUT blob": [done_but(202)]}, config=PLAIN)
     assert play.run(blobs_push(blob(CONTENT))).uploaded == (DIGEST,)
     assert play.names == ["HEAD blob", "POST start", "PUT blob", "HEAD blob"]
+
+
+def test_a_blob_is_not_mounted_from_where_it_goes() -> None:
+    play = Play(config=PLAIN)
+    assert play.run(blobs_push(blob(CONTENT, REPO))).uploaded == (DIGEST,)
+    assert "POST mount" not in play.names

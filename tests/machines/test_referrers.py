@@ -26,9 +26,10 @@ from regproto import (
     PushResult,
     RegistryError,
     RemoteProtocolError,
+    Response,
     TransportError,
 )
-from regproto._http.referrers_list import entry_of, fallback_tag
+from regproto._http.referrers_list import entry_of, fallback_tag, read_listing
 from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from regproto.testing import Etag
 
@@ -128,7 +129,7 @@ def test_an_api_that_lists_it_late() -> None:
     assert guarantee(made.run(ONE.push())) is Guarantee.API
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 406])
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
 def test_no_api(status: int) -> None:
     made = Play({"GET referrers": [say(status)]}, oci_subject=False)
     assert guarantee(made.run(ONE.push())) is Guarantee.VERIFIED
@@ -146,7 +147,7 @@ def test_oci_subject_without_the_api_is_ecrs_case() -> None:
     assert listed(made).keys() == {ONE.digest}
 
 
-@pytest.mark.parametrize("status", [500, 501, 502, 503, 403])
+@pytest.mark.parametrize("status", [500, 502, 503, 403])
 def test_a_failing_api_is_not_taken_for_none(status: int) -> None:
     made = Play({"GET referrers": always(say(status))})
     result = made.run(ONE.push())
@@ -893,3 +894,10 @@ def test_an_api_of_several_pages_that_never_lists_it_ends_the_push() -> None:
     result = made.run(ONE.push())
     assert isinstance(result.error, RemoteProtocolError) and "does not list it" in str(result.error)
     assert len(made.sent("GET referrers")) == 10
+
+
+def test_a_list_of_null_is_empty() -> None:
+    listing = read_listing(Response(id=0, status=200, body=b'{"schemaVersion": 2, "manifests": null}'))
+    assert listing.entries == {} and listing.identity
+    with pytest.raises(ContentError, match="no image index"):
+        read_listing(Response(id=0, status=200, body=b'{"schemaVersion": 2}'))

@@ -11,7 +11,7 @@ from regproto._machines.manifest import ManifestMachine, ManifestState
 from regproto._machines.stream import StreamMachine, StreamUpload
 from regproto._machines.upload import UploadMachine, UploadState
 from regproto._model.config import MOUNT_SOURCES_MAX, Config
-from regproto._model.plan import Blob, Manifest
+from regproto._model.plan import Blob, Manifest, MountSource
 
 
 def machine_for(
@@ -44,7 +44,10 @@ def machine_for(
             also=work.together[1:] if shares else (),
         )
     blob = work.blobs[node.digest]
-    candidates = (*blob.mount_from, None) if config.anonymous_mount else blob.mount_from
+    own = node.repository
+    candidates: tuple[MountSource | None, ...] = tuple(s for s in blob.mount_from if s.foreign or s.repository != own)
+    if config.anonymous_mount:
+        candidates = (*candidates, None)
     return BlobMachine(
         base=base,
         repository=node.repository,

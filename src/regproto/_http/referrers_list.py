@@ -93,7 +93,8 @@ def read_listing(response: Response) -> Listing:
     own, told = raw.get("mediaType", OCI_INDEX), _content_type(response)
     if own != OCI_INDEX or told not in (OCI_INDEX, ""):
         raise ContentError(f"it is {printable(str(told if own == OCI_INDEX else own), 150)}, not an OCI image index")
-    entries = raw.pop("manifests", None)
+    entries = raw.pop("manifests", False)
+    entries = [] if entries is None else entries  # so do clients that had nothing to list
     if raw.get("schemaVersion") != 2 or not isinstance(entries, list):
         raise ContentError("it is no image index of schema version 2")
     known: dict[str, Mapping[str, Any]] = {}
@@ -212,7 +213,7 @@ def merged(listing: Listing, additions: Iterable[Mapping[str, Any]], left_out: f
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-NO_API: Final = frozenset({400, 404, 405, 406})
+NO_API: Final = frozenset({400, 404, 405, 406, 501})
 """What registries without the referrers API were seen to answer a GET of it with."""
 PAGES_MAX: Final = 1_000
 """Pages of one list that are read: registries send 100 entries or more on each."""

@@ -33,8 +33,9 @@ MOUNT_SOURCES_MAX: Final = 8
 """Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
 
 
-TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
-"""Statuses that may pass by themselves: go-containerregistry's list and containers/image's together."""
+TRANSIENT: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, *range(520, 525), 527, 529, 530, 598})
+"""Statuses that may pass by themselves: go-containerregistry's list and containers/image's together, and those that
+Cloudflare (520 to 524, 527, 530) and other proxies (529, 598) have made up for a server that can't be reached."""
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
