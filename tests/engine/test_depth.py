@@ -106,7 +106,7 @@ def test_a_chain_by_a_driver(module: Any) -> None:
     registry = FakeRegistry()
     with Server(registry) as server:
         session = Session(f"http://localhost:{server.port}")
-        results = module._driver.run_session(session, [session.submit(push)], keychain=nobody)
+        results = module.run_session(session, [session.submit(push)], keychain=nobody)
     assert [result.outcome for result in results.values()] == [PushOutcome.PUSHED]
     assert digests(push) == set(registry.manifests(REPO))
 
