@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import attrs
+
 from conformance._names import Names
 from conformance._plan import build
 from conformance._played import Outcome, differences
@@ -41,7 +43,11 @@ def check(scenario: Scenario, run: RunSession) -> list[str]:
 
 def make_session(scenario: Scenario, names: Names) -> Session:
     """The session of a scenario, with the registry that `names` has."""
-    return Session(names.registry, make_config(scenario.config, names), seed=1, now=time.monotonic())
+    config = make_config(scenario.config, names)
+    if not scenario.has_silence:
+        # An answer that is late because the machine is busy is waited for.
+        config = attrs.evolve(config, response_timeout_s=PATIENCE_S)
+    return Session(names.registry, config, seed=1, now=time.monotonic())
 
 
 def play(scenario: Scenario, run: RunSession, session: Session, player: Player) -> Outcome:

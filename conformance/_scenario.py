@@ -94,6 +94,11 @@ class Scenario:
         """What of `DRIVER_NEEDS` a driver must do for this."""
         return frozenset({"streams"} if any(plan.streams for plan in self.plans) else ())
 
+    @property
+    def has_silence(self) -> bool:
+        """Whether an answer never comes, on a connection that stays."""
+        return any(answer.kind == "silence" for to in self.answers for answer in (*to.answers, to.always) if answer)
+
     def salted(self, salt: str) -> Scenario:
         """The same with content that nobody else has."""
         return attrs.evolve(self, contents=read_contents(self.raw_contents, self.id, salt))
