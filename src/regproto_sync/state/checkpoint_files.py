@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
+from regproto import Notice, Reference, Status
+
 STATE_MAX_BYTES: Final = 16 * 1024 * 1024
 """Read back at most: a thousand uploads with the longest Locations there may be."""
 _LOCK_TRIES: Final = 10
@@ -44,12 +46,12 @@ class StateFile:
     """The file of one source and reference, locked until `close`: a `CheckpointStore` that says what it can't keep.
 
     Attributes:
-        hint: what an earlier push left.
+        checkpoint: what an earlier push left.
         kept: what stands in it now, or would.
     """
 
     def __init__(self, folder: Path, name: str, lock: int, tell: Callable[[str], None]) -> None:
-        self.hint = self.kept = b""
+        self.checkpoint = self.kept = b""
         self._folder = folder
         self._path = folder / f"{name}.json"
         self._fresh = folder / f"{name}.tmp"
@@ -58,7 +60,7 @@ class StateFile:
         self._tell = tell
         self._said = False
         try:
-            self.hint = self.kept = _read(self._path)
+            self.checkpoint = self.kept = _read(self._path)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -92,6 +94,17 @@ def state_folder(environment: Mapping[str, str], home: Path) -> Path:
     """The user's state directory for this program (XDG Base Directory Specification); relative values do not count."""
     named = environment.get("XDG_STATE_HOME", "")
     return (Path(named) if os.path.isabs(named) else home / ".local" / "state") / "regproto"
+
+
+def open_push_state(source: str, reference: Reference, on_notice: Callable[[Notice], None] | None) -> StateFile | None:
+    """`open_state` in this process's user's folder, its words told as news."""
+
+    def tell(text: str) -> None:
+        if on_notice is not None:
+            on_notice(Notice(status=Status.NOT_RESUMED, subject=reference.registry, text=text))
+
+    folder = state_folder(os.environ, Path(os.path.expanduser("~")))
+    return open_state(folder, source, str(reference), tell)
 
 
 def open_state(folder: Path, source: str, reference: str, tell: Callable[[str], None]) -> StateFile | None:
