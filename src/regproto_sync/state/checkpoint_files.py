@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -132,8 +132,6 @@ def open_state(folder: Path, source: str, reference: str, tell: Callable[[str], 
 def _make_private(folder: Path) -> None:
     """The folder, which nobody else may look into. Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        return
     status = os.stat(folder)
     if status.st_uid != os.geteuid():
         raise OSError(errno.EPERM, "belongs to another user")
@@ -144,7 +142,7 @@ def _make_private(folder: Path) -> None:
 def _take_lock(path: Path) -> int | None:
     """An open descriptor that holds the lock and goes with the process; None if another process has it."""
     for _ in range(_LOCK_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             if not _lock(descriptor):
                 os.close(descriptor)
@@ -161,31 +159,28 @@ def _take_lock(path: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool:
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 
 def _read(path: Path) -> bytes:
     """The file, if nobody else can have written it. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        if sys.platform != "win32" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise OSError(errno.EPERM, "not private to this user")
         return file.read(STATE_MAX_BYTES)
 
 
 def _write(path: Path, data: bytes) -> None:
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
@@ -193,8 +188,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
