@@ -97,12 +97,13 @@ def lacking(rows: Sequence[Row], lacks: frozenset[str]) -> list[Row]:
 
 
 def _load(driver: str) -> RunSession:
-    from regproto.testing.driver_check.command import load_driver
+    from regproto.testing.driver_check.bench import load
 
     try:
-        return load_driver(driver)
+        run_session: RunSession = load(driver)
     except LocalProtocolError as error:
         raise Invalid(str(error)) from None
+    return run_session
 
 
 def over_http(scenarios: Sequence[Scenario], driver: str, jobs: int = JOBS) -> list[Row]:

@@ -124,6 +124,15 @@ class Run(Generic[Task]):
         self._session.receive(now, event)
 
 
+class ConnectFailed(Exception):
+    """There is no connection: `Failed` of this kind."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
 class TooLate(Exception):
     """`Send.not_after` has passed: `Failed(FailureKind.NOT_SENT)`."""
 
@@ -213,6 +222,18 @@ def look_up(keychain: Keychain, need: NeedCredentials) -> Credentials | NoCreden
         return answer_of(need, keychain(need))
     except Exception as error:
         return NoCredentials(id=need.id, error=str(error) or type(error).__name__)
+
+
+def reason(error: BaseException) -> str:
+    """An error in words for people, without numbers and source lines."""
+    if isinstance(error, OSError):
+        if hasattr(error, "verify_message"):  # ssl.SSLCertVerificationError
+            return f"certificate verify failed: {error.verify_message}"
+        if hasattr(error, "library") and (words := getattr(error, "reason", None)):  # ssl.SSLError
+            return str(words).lower().replace("_", " ")
+        if error.strerror:
+            return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def wait_timeout_s(wait: Wait, now: float) -> float | None:

@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from regproto_sync.client._attach import attach as attach
-    from regproto_sync.client._attach import referrers as referrers
-    from regproto_sync.client._entries import cancel_kept as cancel_kept
-    from regproto_sync.client._entries import push_artifact as push_artifact
-    from regproto_sync.client._entries import push_image as push_image
-    from regproto_sync.client._entries import push_layer as push_layer
-    from regproto_sync.client._entries import push_many as push_many
-    from regproto_sync.client._entries import push_planned as push_planned
-    from regproto_sync.client._entries import put_manifest as put_manifest
-    from regproto_sync.client._entries import tag as tag
-    from regproto_sync.client._push import push as push
+    from regproto_sync.client import attach as attach
+    from regproto_sync.client import cancel_kept as cancel_kept
+    from regproto_sync.client import push as push
+    from regproto_sync.client import push_artifact as push_artifact
+    from regproto_sync.client import push_image as push_image
+    from regproto_sync.client import push_layer as push_layer
+    from regproto_sync.client import push_many as push_many
+    from regproto_sync.client import push_planned as push_planned
+    from regproto_sync.client import put_manifest as put_manifest
+    from regproto_sync.client import referrers as referrers
+    from regproto_sync.client import tag as tag
     from regproto_sync.credentials.keychain import Keychain as Keychain
     from regproto_sync.credentials.keychain import docker_keychain as docker_keychain
     from regproto_sync.credentials.keychain import static_keychain as static_keychain
@@ -62,6 +62,7 @@ _MODULES: Final = {
     "Attached": "regproto_sync.sources.attachments",
     "Attaching": "regproto_sync.sources.attachments",
     "BytesContent": "regproto_sync.sources.content",
+    "CheckpointStore": "regproto_sync.state.checkpoint_files",
     "Content": "regproto_sync.sources.content",
     "ContentChanged": "regproto_sync.sources.content",
     "ContentSource": "regproto_sync.sources.content",
@@ -70,7 +71,6 @@ _MODULES: Final = {
     "Driver": "regproto_sync.driver.driver",
     "FileContent": "regproto_sync.sources.content",
     "ImageSource": "regproto_sync.sources.image",
-    "CheckpointStore": "regproto_sync.state.checkpoint_files",
     "Keychain": "regproto_sync.credentials.keychain",
     "Layer": "regproto_sync.sources.layers",
     "Layout": "regproto_sync.sources.layout",
@@ -81,10 +81,10 @@ _MODULES: Final = {
     "SourceNotFound": "regproto_sync.sources.notation",
     "StreamContent": "regproto_sync.sources.stream",
     "artifact": "regproto_sync.sources.artifact",
-    "attach": "regproto_sync.client._attach",
+    "attach": "regproto_sync.client",
     "blob_of": "regproto_sync.sources.plans",
     "bytes_blob": "regproto_sync.sources.files",
-    "cancel_kept": "regproto_sync.client._entries",
+    "cancel_kept": "regproto_sync.client",
     "docker_keychain": "regproto_sync.credentials.keychain",
     "file_blob": "regproto_sync.sources.files",
     "folder_blob": "regproto_sync.sources.files",
@@ -93,18 +93,18 @@ _MODULES: Final = {
     "open_source": "regproto_sync.sources.source",
     "plan_attach": "regproto_sync.sources.attachments",
     "plan_source": "regproto_sync.sources.source",
-    "push": "regproto_sync.client._push",
-    "push_artifact": "regproto_sync.client._entries",
-    "push_image": "regproto_sync.client._entries",
-    "push_layer": "regproto_sync.client._entries",
-    "push_many": "regproto_sync.client._entries",
-    "push_planned": "regproto_sync.client._entries",
-    "put_manifest": "regproto_sync.client._entries",
-    "referrers": "regproto_sync.client._attach",
+    "push": "regproto_sync.client",
+    "push_artifact": "regproto_sync.client",
+    "push_image": "regproto_sync.client",
+    "push_layer": "regproto_sync.client",
+    "push_many": "regproto_sync.client",
+    "push_planned": "regproto_sync.client",
+    "put_manifest": "regproto_sync.client",
+    "referrers": "regproto_sync.client",
     "run_session": "regproto_sync.driver.driver",
     "serve": "regproto_sync.server.server",
     "static_keychain": "regproto_sync.credentials.keychain",
-    "tag": "regproto_sync.client._entries",
+    "tag": "regproto_sync.client",
 }
 """The module of each public name, imported when the name is first used."""
 

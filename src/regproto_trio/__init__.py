@@ -6,36 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from regproto_trio.client._attach import attach as attach
-    from regproto_trio.client._attach import referrers as referrers
-    from regproto_trio.client._entries import cancel_kept as cancel_kept
-    from regproto_trio.client._entries import push_artifact as push_artifact
-    from regproto_trio.client._entries import push_image as push_image
-    from regproto_trio.client._entries import push_layer as push_layer
-    from regproto_trio.client._entries import push_many as push_many
-    from regproto_trio.client._entries import push_planned as push_planned
-    from regproto_trio.client._entries import put_manifest as put_manifest
-    from regproto_trio.client._entries import tag as tag
-    from regproto_trio.client._push import push as push
+    from regproto_trio.client import attach as attach
+    from regproto_trio.client import cancel_kept as cancel_kept
+    from regproto_trio.client import push as push
+    from regproto_trio.client import push_artifact as push_artifact
+    from regproto_trio.client import push_image as push_image
+    from regproto_trio.client import push_layer as push_layer
+    from regproto_trio.client import push_many as push_many
+    from regproto_trio.client import push_planned as push_planned
+    from regproto_trio.client import put_manifest as put_manifest
+    from regproto_trio.client import referrers as referrers
+    from regproto_trio.client import tag as tag
     from regproto_trio.driver.driver import Driver as Driver
     from regproto_trio.driver.driver import drive as drive
     from regproto_trio.driver.driver import run_session as run_session
 
 _MODULES: Final = {
     "Driver": "regproto_trio.driver.driver",
-    "attach": "regproto_trio.client._attach",
-    "cancel_kept": "regproto_trio.client._entries",
+    "attach": "regproto_trio.client",
+    "cancel_kept": "regproto_trio.client",
     "drive": "regproto_trio.driver.driver",
-    "push": "regproto_trio.client._push",
-    "push_artifact": "regproto_trio.client._entries",
-    "push_image": "regproto_trio.client._entries",
-    "push_layer": "regproto_trio.client._entries",
-    "push_many": "regproto_trio.client._entries",
-    "push_planned": "regproto_trio.client._entries",
-    "put_manifest": "regproto_trio.client._entries",
-    "referrers": "regproto_trio.client._attach",
+    "push": "regproto_trio.client",
+    "push_artifact": "regproto_trio.client",
+    "push_image": "regproto_trio.client",
+    "push_layer": "regproto_trio.client",
+    "push_many": "regproto_trio.client",
+    "push_planned": "regproto_trio.client",
+    "put_manifest": "regproto_trio.client",
+    "referrers": "regproto_trio.client",
     "run_session": "regproto_trio.driver.driver",
-    "tag": "regproto_trio.client._entries",
+    "tag": "regproto_trio.client",
 }
 """The module of each public name, imported when the name is first used."""
 

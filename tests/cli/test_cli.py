@@ -405,7 +405,7 @@ def test_what_is_imported(tmp_path: Path) -> None:
     heavy = {"h11", "ssl", "socket", "subprocess", "trio", "rich", "regproto.testing", "regproto_trio"}
     assert command & heavy == set()
     assert not any(name.startswith(("regproto_sync.driver.driver", "regproto_sync.server.server")) for name in command)
-    push = modules_after("import regproto_sync.cli.main, regproto_sync.client._push")
+    push = modules_after("import regproto_sync.cli.main, regproto_sync.client")
     assert push & {"trio", "rich", "regproto.testing", "regproto_trio", "regproto_sync.server.server"} == set()
     assert {"h11", "regproto_sync.driver.driver"} <= push
     planning = modules_after("from regproto_sync import plan_source, docker_keychain")

@@ -241,7 +241,7 @@ def test_a_write_without_a_clear_answer_is_warned_of(
     told: list[Any] = []
 
     def unsure(*arguments: Any, **options: Any) -> Any:
-        done = regproto_sync.client._attach.attach(*arguments, **options)
+        done = regproto_sync.client.attach(*arguments, **options)
         listed = tuple(attrs.evolve(one, unsure=True) for one in done.result.listed)
         told.append(done)
         return attrs.evolve(done, result=attrs.evolve(done.result, listed=listed))

@@ -13,7 +13,8 @@ from driving import run
 from images import image_layout
 from regproto import Save
 from regproto_sync import Driver, plan_source
-from regproto_sync.state.checkpoint_files import StateFile, open_state, state_folder
+from regproto_sync.sources.source import state_name
+from regproto_sync.state.checkpoint_files import StateFile, open_push_state, open_state, state_folder
 
 pytest_plugins = ["sync_fixtures"]
 
@@ -36,7 +37,7 @@ def test_where_it_is(tmp_path: Path) -> None:
 def test_private_replaced_as_a_whole_and_gone_at_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "regproto"
     state = opened(folder)
-    assert state.hint == b"" and folder.stat().st_mode & 0o777 == 0o700
+    assert state.checkpoint == b"" and folder.stat().st_mode & 0o777 == 0o700
     state.save(b"one")
     state.save(b"two")
     state.close()
@@ -44,7 +45,7 @@ def test_private_replaced_as_a_whole_and_gone_at_the_end(tmp_path: Path) -> None
     assert (file.suffix, lock.suffix) == (".json", ".lock")
     assert file.stat().st_mode & 0o777 == 0o600 == lock.stat().st_mode & 0o777
     again = opened(folder)
-    assert again.hint == b"two"
+    assert again.checkpoint == b"two"
     again.save(b"")
     again.close()
     assert list(folder.iterdir()) == []
@@ -55,24 +56,25 @@ def test_one_for_each_source_and_reference(tmp_path: Path) -> None:
         state = opened(tmp_path, name, "r/x:1")
         state.save(name.encode())
         state.close()
-    hints = []
+    checkpoints = []
     for source, reference in (("a", "r/x:1"), ("b", "r/x:1"), ("a", "r/x:2")):
         state = opened(tmp_path, source, reference)
-        hints.append(state.hint)
+        checkpoints.append(state.checkpoint)
         state.close()
-    assert hints == [b"a", b"b", b""]
+    assert checkpoints == [b"a", b"b", b""]
 
 
 def test_however_a_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = image_layout(tmp_path / "image")
     (tmp_path / "link").symlink_to(layout)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     planned = plan_source(layout, "localhost:1/x:1")
-    state = planned.open_state(layout, tmp_path / "state", None)
+    state = open_push_state(state_name(layout), planned.reference, None)
     assert state is not None and planned.source is not None
     for other in (str(layout), "image", "./image", Path("link")):
-        assert planned.open_state(other, tmp_path / "state", None) is None
-    own = planned.open_state(planned.source, tmp_path / "state", None)
+        assert open_push_state(state_name(other), planned.reference, None) is None
+    own = open_push_state(state_name(planned.source), planned.reference, None)
     assert own is not None
     own.close()
     state.close()
@@ -85,7 +87,7 @@ def test_one_push_at_a_time_has_it(tmp_path: Path) -> None:
     assert open_state(tmp_path, "image", "r/x:1", said.append) is None
     assert "under way" in said[0]
     first.close()
-    assert opened(tmp_path).hint == b"first"
+    assert opened(tmp_path).checkpoint == b"first"
 
 
 def test_a_lock_file_that_is_removed_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +115,12 @@ def test_a_file_that_others_may_read_is_not_used(tmp_path: Path) -> None:
     file.chmod(0o644)
     said: list[str] = []
     again = open_state(tmp_path, "image", "r/x:1", said.append)
-    assert again is not None and again.hint == b"" and "not private" in said[0]
+    assert again is not None and again.checkpoint == b"" and "not private" in said[0]
     again.close()
     file.unlink()
     file.symlink_to(tmp_path / "elsewhere")
     again = open_state(tmp_path, "image", "r/x:1", said.append)
-    assert again is not None and again.hint == b"" and "can't be read" in said[1]
+    assert again is not None and again.checkpoint == b"" and "can't be read" in said[1]
     again.close()
 
 

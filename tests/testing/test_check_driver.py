@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from regproto.testing import DriverFaulty, Verdict, check_driver
 from regproto.testing.driver_check.bench import Bench
 from regproto.testing.driver_check.command import main
 from regproto.testing.driver_check.run import CHECKS
+from regproto_sync import StreamContent
 
 WAIT_S = 3.0
 """In which even a busy machine gets to where a driver goes no further."""
@@ -74,6 +75,26 @@ def test_what_is_declared_to_be_lacking_must_be(monkeypatch: pytest.MonkeyPatch)
     report = check_driver(lacking.make(monkeypatch), only=["keep-alive", "refused"], lacks=["keep-alive"])
     assert [finding.verdict for finding in report.findings] == [Verdict.LACKING, Verdict.PASSED]
     assert "1 passed, 1 lacking, 0 failed" in str(report)
+
+
+def test_a_driver_with_streams_of_its_own() -> None:
+    opened = []
+
+    def own(open_file: Callable[[], Any]) -> StreamContent:
+        opened.append(open_file)
+        return StreamContent(open_file)
+
+    streams = ["streams", "stream fails", "no streams", "drafts"]
+    assert check_driver(regproto_sync.run_session, only=streams, stream_source=own).ok
+    assert len(opened) == 5
+
+
+def test_a_stream_source_of_the_command_s(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["check-driver", "regproto_sync:run_session", "--only", "stream fails", "--stream-source"]
+    assert main([*command, "regproto_sync:StreamContent"]) == 0
+    for nothing in ("", "regproto_sync", "regproto_sync:Streams", "no.such:thing"):
+        assert main([*command, nothing]) == 2
+        assert f"{nothing!r} is not a MODULE:FUNCTION" in capsys.readouterr().err
 
 
 def test_unknown_names_are_refused() -> None:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from regproto import Notice, Status
 from regproto._model.errors import escaped
-from regproto_sync.cli.output import line_of, short, size_text
+from regproto_sync.cli.lines import line_of, short, size_text
 
 WINDOW_S: Final = 5.0
 """A speed is that of the last seconds: long enough to be read, short enough to follow a network."""

@@ -1,6 +1,6 @@
 """The `regproto` command: what it is called with, and which module does that.
 
-Each subcommand is a module `_cli_NAME.py` with one function, `add`. Only what every use needs is imported here: a
+Each subcommand is a module with one function, `add`. Only what every use needs is imported here: a
 driver when it is chosen, the registry when it is served.
 """
 
@@ -13,16 +13,11 @@ from typing import Any, NoReturn
 
 import regproto
 from regproto._model.errors import escaped
-from regproto_sync.cli import artifact as _cli_artifact
-from regproto_sync.cli import attach as _cli_attach
-from regproto_sync.cli import image as _cli_image
-from regproto_sync.cli import push as _cli_push
-from regproto_sync.cli import serve as _cli_serve
-from regproto_sync.cli import tag as _cli_tag
+from regproto_sync.cli import artifact, attach, image, push, serve, tag
 from regproto_sync.cli.output import say, write_out
 from regproto_sync.cli.run import CODES_HELP, DONE, FAILED, INTERRUPTED, MISUSE, Misuse
 
-COMMANDS = (_cli_push, _cli_image, _cli_attach, _cli_artifact, _cli_tag, _cli_serve)
+COMMANDS = (push, image, attach, artifact, tag, serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from regproto import Config, InvalidReferenceError, RegprotoError
@@ -122,9 +123,7 @@ def perform(
 
 
 def _call_sync(name: str, arguments: dict[str, Any]) -> Any:
-    import regproto_sync
-
-    return getattr(regproto_sync, name)(**arguments)
+    return getattr(import_module("regproto_sync"), name)(**arguments)
 
 
 def _call_trio(name: str, arguments: dict[str, Any]) -> Any:
@@ -134,7 +133,7 @@ def _call_trio(name: str, arguments: dict[str, Any]) -> Any:
         if error.name != "trio":
             raise
         raise Misuse("--driver trio needs trio: pip install 'regproto[trio]'") from None
-    import regproto_trio
+    call = getattr(import_module("regproto_trio"), name)
 
     async def run() -> Any:
         result: Any = None
@@ -142,7 +141,7 @@ def _call_trio(name: str, arguments: dict[str, Any]) -> Any:
         async with trio.open_nursery() as nursery:
             await nursery.start(cancel_at_signal, nursery.cancel_scope)
             try:
-                result = await getattr(regproto_trio, name)(**arguments)
+                result = await call(**arguments)
                 cancelled = False
             except RegprotoError as error:
                 result, cancelled = error, False

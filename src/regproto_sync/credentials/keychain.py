@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,11 @@ class _KeychainError(Exception):
 def static_keychain(username: str, password: str) -> Keychain:
     """A keychain that has one user and password, for whatever registry asks."""
     return lambda need: Credentials(id=need.id, username=username, password=password)
+
+
+def default_keychain() -> Keychain:
+    """The `docker_keychain` of this process's user."""
+    return docker_keychain(os.environ, Path(os.path.expanduser("~")))
 
 
 def docker_keychain(environ: Mapping[str, str], home: Path) -> Keychain:

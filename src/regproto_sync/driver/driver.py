@@ -39,10 +39,10 @@ from regproto._model.messages import (
     Wait,
     Written,
 )
-from regproto.driving import answer_of
+from regproto.driving import answer_of, reason, unsent
 from regproto_sync.driver.exchange import ExchangeContext, ExchangeJob
 from regproto_sync.driver.threads import Crash, Workers
-from regproto_sync.driver.transport import Pool, Waiter, reason
+from regproto_sync.driver.transport import Pool, Waiter
 from regproto_sync.sources.draft import make
 from regproto_sync.state.checkpoint_files import CheckpointStore
 
@@ -76,7 +76,7 @@ class Driver:
     def __init__(self, *, tls: ssl.SSLContext | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._tls = tls
         self._tls_lock = threading.Lock()
-        self._means = ExchangeContext(pool=Pool(), tls=self._tls_context, clock=clock)
+        self._context = ExchangeContext(pool=Pool(), tls=self._tls_context, clock=clock)
         self._workers = Workers()
 
     def run(
@@ -111,7 +111,7 @@ class Driver:
             LocalProtocolError: one of `push_ids` is not in flight in this session.
         """
         loop = _Loop(
-            session, frozenset(push_ids), self._means, self._workers, keychain, on_notice, keeper, cancel_grace_s
+            session, frozenset(push_ids), self._context, self._workers, keychain, on_notice, keeper, cancel_grace_s
         )
         thread = threading.Thread(target=loop.run, name="regproto-session", daemon=True)
         interrupts: list[BaseException] = []
@@ -139,7 +139,7 @@ class Driver:
 
     def close(self) -> None:
         """Closes all connections and ends all threads. Not while something runs."""
-        self._means.pool.close()
+        self._context.pool.close()
         self._workers.close()
 
     def __enter__(self) -> Self:
@@ -218,7 +218,7 @@ class _Loop:
         self,
         session: Session,
         push_ids: frozenset[int],
-        means: ExchangeContext,
+        context: ExchangeContext,
         workers: Workers,
         keychain: Keychain,
         on_notice: Callable[[Notice], None] | None,
@@ -230,8 +230,8 @@ class _Loop:
         self.results: dict[int, PushResult] = {}
         self._session = session
         self._waiting = set(push_ids)
-        self._means = means
-        self._clock = means.clock
+        self._context = context
+        self._clock = context.clock
         self._workers = workers
         self._keychain = keychain
         self._on_notice = on_notice
@@ -293,14 +293,12 @@ class _Loop:
                     self._wait(until, deadline)
 
     def _start(self, send: Send) -> None:
-        exchange = ExchangeJob(send, self._means, self.tell)
+        exchange = ExchangeJob(send, self._context, self.tell)
         try:
             self._workers.start(exchange)
         except (OSError, RuntimeError) as error:
             # Out of descriptors or threads, which may pass.
-            detail = reason(error)
-            failed = Failed(id=send.id, kind=FailureKind.CONNECT, written=Written.NONE, detail=detail)
-            self._session.receive(self._clock(), failed)
+            self._session.receive(self._clock(), unsent(send, FailureKind.CONNECT, reason(error)))
         else:
             self._exchanges[send.id] = exchange
 

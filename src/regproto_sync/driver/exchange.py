@@ -10,28 +10,27 @@ import attrs
 
 from regproto import http1
 from regproto._model.errors import RemoteProtocolError
-from regproto._model.messages import Failed, FailureKind, Input, Phase, Progress, Response, Send, Stream, Written
-from regproto_sync.driver.body import BodyReader, ContentFailed, attached, of_content
+from regproto._model.messages import Failed, FailureKind, Input, Phase, Progress, Response, Send, Stream
+from regproto.driving import ConnectFailed, is_late, reason, unsent
+from regproto_sync.driver.body import BodyReader
 from regproto_sync.driver.threads import Crash
 from regproto_sync.driver.transport import (
     READ,
     WRITE,
     Aborted,
-    ConnectFailed,
     Pool,
     Waiter,
     Wire,
     connect,
     is_address,
-    reason,
     resolve,
 )
-from regproto_sync.sources.stream import StreamReader
+from regproto_sync.sources.stream import StreamReader, stream_reader
 
 
 @attrs.frozen
 class ExchangeContext:
-    """What all exchanges of a driver share."""
+    """The connections, TLS and clock that all exchanges of a driver share."""
 
     pool: Pool
     tls: Callable[[], ssl.SSLContext]
@@ -41,11 +40,11 @@ class ExchangeContext:
 class ExchangeJob:
     """One `Send` on its way to its one answer."""
 
-    def __init__(self, send: Send, means: ExchangeContext, tell: Callable[[Input | Crash], None]) -> None:
+    def __init__(self, send: Send, context: ExchangeContext, tell: Callable[[Input | Crash], None]) -> None:
         self.id = send.id
         self.tell = tell
         self._send = send
-        self._means = means
+        self._context = context
         self._lock = threading.Lock()
         self._waiter: Waiter | None = None
         self._aborted = False
@@ -67,7 +66,7 @@ class ExchangeJob:
                 return
             # The resolver can't be stopped. It holds no file and no socket, so nothing need wait for it.
             self._answered = True
-        self.tell(self._failed(FailureKind.ABORTED, "aborted"))
+        self.tell(unsent(self._send, FailureKind.ABORTED, "aborted"))
 
     def work(self, waiter: Waiter) -> Response | Failed | None:
         """Performs it; None: `abort` has answered."""
@@ -86,42 +85,42 @@ class ExchangeJob:
     def _perform(self, waiter: Waiter) -> Response | Failed:
         try:
             waiter.check()
-            if self._is_late():
-                return self._failed(FailureKind.NOT_SENT, "too late")
+            if is_late(self._send, self._context.clock()):
+                return unsent(self._send, FailureKind.NOT_SENT, "too late")
             if isinstance(self._send.body, Stream):
                 return self._perform_stream(self._send.body, waiter)
             wire = self._connection(waiter)
             try:
                 with BodyReader(self._send.body) as body:
-                    if self._is_late():
-                        return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+                    if is_late(self._send, self._context.clock()):
+                        return unsent(self._send, FailureKind.NOT_SENT, "too late once there was a connection")
                     return self._exchange(wire, body, waiter)
             finally:
-                self._means.pool.give(wire)
+                self._context.pool.give(wire)
         except Aborted:
-            return self._failed(FailureKind.ABORTED, "aborted")
+            return unsent(self._send, FailureKind.ABORTED, "aborted")
         except ConnectFailed as error:
-            return self._failed(error.kind, error.detail)
-        except ContentFailed as error:
-            return self._failed(FailureKind.CONTENT, str(error))
+            return unsent(self._send, error.kind, error.detail)
+        except http1.ContentFailed as error:
+            return unsent(self._send, FailureKind.CONTENT, str(error))
 
     def _perform_stream(self, body: Stream, waiter: Waiter) -> Response | Failed:
-        with attached(body, waiter.nudge) as reader:
+        with stream_reader(body, waiter.nudge) as reader:
             size = None
             if body.limit_bytes is not None:
                 self.tell(Progress(id=self.id, phase=Phase.READING))
-                while (size := of_content(StreamReader.limited_size, reader)) is None:
+                while (size := reader.limited_size()) is None:
                     waiter.wait({})
             wire = self._connection(waiter)
             try:
-                if self._is_late():
-                    return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+                if is_late(self._send, self._context.clock()):
+                    return unsent(self._send, FailureKind.NOT_SENT, "too late once there was a connection")
                 exchange = wire.http.start(self._send, size)
                 self._send_stream(wire, exchange, reader, waiter)
             finally:
-                self._means.pool.give(wire)
+                self._context.pool.give(wire)
             assert exchange.outcome is not None
-            return attrs.evolve(exchange.outcome, stream=reader.told(exchange.stream_sent))
+            return attrs.evolve(exchange.outcome, stream=reader.stream_status(exchange.stream_sent))
 
     def _send_stream(self, wire: Wire, exchange: http1.Exchange, reader: StreamReader, waiter: Waiter) -> None:
         """Writes what there is of the stream, and reads, until there is an outcome."""
@@ -132,14 +131,14 @@ class ExchangeJob:
                     _read(wire, exchange)
                 starved = False
                 if exchange.wants_data:
-                    data = of_content(StreamReader.take, reader)
+                    data = reader.take()
                     starved = data is None
                     if data is not None:
                         exchange.feed(data)
                         ready |= WRITE
                 if ready & WRITE and not starved:
                     _write(wire, exchange)
-                if (progress := exchange.report(self._means.clock())) is not None:
+                if (progress := exchange.report(self._context.clock())) is not None:
                     self.tell(progress)
                 if exchange.outcome is None:
                     # That the source is dry is reported a little later, once; then there is nothing to look after.
@@ -148,7 +147,7 @@ class ExchangeJob:
                 dry = starved
         except Aborted:
             exchange.fail(FailureKind.ABORTED, "aborted")
-        except ContentFailed as error:
+        except http1.ContentFailed as error:
             exchange.fail(FailureKind.CONTENT, str(error))
 
     @staticmethod
@@ -161,18 +160,12 @@ class ExchangeJob:
             return wire.wait_once(waiter, wanted, 0.0)
         return wire.wait_once(waiter, wanted | (WRITE if exchange.wants_write else 0))
 
-    def _is_late(self) -> bool:
-        return self._send.not_after is not None and self._means.clock() > self._send.not_after
-
-    def _failed(self, kind: FailureKind, detail: str) -> Failed:
-        return Failed(id=self.id, kind=kind, written=Written.NONE, detail=detail)
-
     def _connection(self, waiter: Waiter) -> Wire:
         try:
             origin = http1.Origin.of(self._send.url)
         except RemoteProtocolError as error:
             raise ConnectFailed(FailureKind.CONNECT, str(error)) from None
-        wire = self._means.pool.take(origin)
+        wire = self._context.pool.take(origin)
         if wire is not None:
             return wire
         self.tell(Progress(id=self.id, phase=Phase.CONNECTING))
@@ -184,7 +177,7 @@ class ExchangeJob:
         finally:
             with self._lock:
                 self._resolving = False
-        return connect(origin, addresses, waiter, self._means.tls)
+        return connect(origin, addresses, waiter, self._context.tls)
 
     def _exchange(self, wire: Wire, body: BodyReader, waiter: Waiter) -> Response | Failed:
         """Writes and reads as either is possible, until there is an outcome."""
@@ -196,7 +189,7 @@ class ExchangeJob:
                     _read(wire, exchange)
                 if ready & WRITE:
                     _write(wire, exchange, body)
-                if (progress := exchange.report(self._means.clock())) is not None:
+                if (progress := exchange.report(self._context.clock())) is not None:
                     self.tell(progress)
                 if exchange.outcome is None:
                     wanted = (READ if exchange.wants_read else 0) | (WRITE if exchange.wants_write else 0)
@@ -230,7 +223,7 @@ def _write(wire: Wire, exchange: http1.Exchange, body: BodyReader | None = None)
                 body.check()
         else:
             exchange.sent(wire.send(piece))
-    except ContentFailed as error:
+    except http1.ContentFailed as error:
         exchange.sent(0)
         exchange.fail(FailureKind.CONTENT, str(error))
     except OSError as error:

@@ -21,6 +21,7 @@ import attrs
 
 from regproto import http1
 from regproto._model.messages import FailureKind
+from regproto.driving import ConnectFailed, reason
 
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
@@ -38,15 +39,6 @@ Address = tuple[int, int, int, Any]
 
 class Aborted(Exception):
     """The core said `Abort` for what this thread is doing."""
-
-
-class ConnectFailed(Exception):
-    """There is no connection."""
-
-    def __init__(self, kind: FailureKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
 
 
 class Waiter:
@@ -305,14 +297,3 @@ def _handshake(sock: socket.socket, origin: http1.Origin, waiter: Waiter, contex
             detail = f"{where}: closed during the TLS handshake ({reason(error)})"
             raise ConnectFailed(FailureKind.CONNECT, detail) from None
         raise
-
-
-def reason(error: Exception) -> str:
-    """An error in words for people, without numbers and source lines."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__

@@ -11,13 +11,18 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 import attrs
 
+from regproto._body_reader import ContentFailed
 from regproto._model.digest import Digest
 from regproto._model.manifest import Descriptor
+from regproto._model.messages import BlobSlice
+from regproto.driving import reason
 from regproto_sync.sources.reading import read_some
 
 HASHED_BYTES: Final = 256 * 1024
@@ -136,6 +141,24 @@ class SliceContent:
     def check(self, stream: BinaryIO) -> None:
         """Raises `ContentChanged` if the whole has changed."""
         self.whole.check(stream)
+
+
+def content_of(body: BlobSlice) -> Content:
+    """The content that a body is read from. Raises `ContentFailed` if it is none that can be read."""
+    if not isinstance(body.source, Content):
+        raise ContentFailed(f"there is no content at hand for {body.digest}")
+    return body.source
+
+
+@contextmanager
+def content_errors() -> Iterator[None]:
+    """Makes `ContentFailed` of what is raised in a block that reads content, apart from errors of the connection."""
+    try:
+        yield
+    except ContentFailed:
+        raise
+    except Exception as error:
+        raise ContentFailed(reason(error)) from error
 
 
 def digest_of(content: Content, size: int, algorithm: str = "sha256") -> Digest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from regproto._model.messages import Manifests, NeedManifests, NoManifests
-from regproto_sync.driver.transport import reason
+from regproto.driving import reason
 
 
 @runtime_checkable

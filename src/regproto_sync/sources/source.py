@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -15,12 +14,11 @@ from regproto import (
     Digest,
     InvalidReferenceError,
     MountSource,
-    Notice,
     PushPlan,
+    PushResult,
     Reference,
     RegistryError,
     RegprotoError,
-    Status,
     registry_url,
 )
 from regproto._model.errors import printable
@@ -34,7 +32,6 @@ from regproto_sync.sources.layers import Compression, compressed, compressing_pu
 from regproto_sync.sources.layout import layout_of, open_layout
 from regproto_sync.sources.notation import Form, parse_source
 from regproto_sync.sources.stream import StreamContent
-from regproto_sync.state.checkpoint_files import StateFile, open_state
 
 LOOK_S: Final = 1.0
 """How long the beginnings of streams are waited for: long enough for a maker that is there or has failed already."""
@@ -75,17 +72,9 @@ class Planned:
             if failure is not None:
                 raise ContentError(f"stream {key}: {failure}")
 
-    def open_state(
-        self, source: str | os.PathLike[str] | ImageSource, folder: Path, on_notice: Callable[[Notice], None] | None
-    ) -> StateFile | None:
-        """Where pushes of `source` to this reference keep what a crash would lose; what can't be is told as news."""
-
-        def tell(text: str) -> None:
-            if on_notice is not None:
-                on_notice(Notice(status=Status.NOT_RESUMED, subject=self.reference.registry, text=text))
-
-        name = f"{source.name} {source.root.digest}" if isinstance(source, ImageSource) else os.path.realpath(source)
-        return open_state(folder, name, str(self.reference), tell)
+    def explained(self, result: PushResult) -> PushResult:
+        """The result with the error to show for its own. May read the whole source."""
+        return result if result.error is None else attrs.evolve(result, error=self.explain(result.error))
 
     def explain(self, error: RegprotoError) -> RegprotoError:
         """The error to show for one that ended the push: after a refused digest, the one that names the damaged blob.
@@ -97,6 +86,18 @@ class Planned:
             if damaged is not None:
                 return damaged
         return error
+
+
+def raise_first_error(results: Iterable[PushResult]) -> None:
+    """Raises the first error there is in results."""
+    for result in results:
+        if result.error is not None:
+            raise result.error
+
+
+def state_name(source: str | os.PathLike[str] | ImageSource) -> str:
+    """The name that `open_push_state` knows a source by, however it was written."""
+    return f"{source.name} {source.root.digest}" if isinstance(source, ImageSource) else os.path.realpath(source)
 
 
 def open_source(source: str | os.PathLike[str] | ImageSource, *, sparse: bool = False) -> ImageSource:

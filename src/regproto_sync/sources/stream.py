@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
+from regproto._body_reader import ContentFailed
 from regproto._model.digest import Digest
 from regproto._model.errors import ContentError, printable
 from regproto._model.messages import Stream, StreamStatus
@@ -24,6 +25,7 @@ from regproto_sync.sources.compress import (
     compression_of,
     compressor,
 )
+from regproto_sync.sources.content import content_errors
 from regproto_sync.sources.reading import Source, is_measured, read_into
 from regproto_sync.sources.tar import TarCheck
 
@@ -33,10 +35,6 @@ PIECE_MIN_BYTES: Final = 64 * 1024
 """What compresses well comes in crumbs, which are gathered up to this before they go on."""
 RELEASE_S: Final = 0.5
 """How long `close` waits for a source that is being read; one that hangs (a terminal) is left to its own."""
-
-
-class StreamFailed(Exception):
-    """The source can't be read, or what is asked for is kept no more."""
 
 
 NOT_EMPTY: Final = "anything"
@@ -238,7 +236,7 @@ class StreamContent:
         self._read = 0
         self._target = 0
         """Up to where it is read ahead."""
-        self._made: CompressedStream | None = None
+        self._compressed: CompressedStream | None = None
         self.looked = False
         """The beginning is known to be what it has to be."""
         self._error: str | None = None
@@ -249,8 +247,8 @@ class StreamContent:
     @property
     def diff_id(self) -> Digest:
         """The digest before compression. Only once the stream has ended."""
-        assert self._ended and self._made is not None
-        return self._made.diff_id
+        assert self._ended and self._compressed is not None
+        return self._compressed.diff_id
 
     def attach(self, body: Stream, wake: Callable[[], None]) -> StreamReader:
         """Begin to send from `body.offset` on.
@@ -261,13 +259,13 @@ class StreamContent:
                 block.
 
         Raises:
-            StreamFailed: it is kept no more, or can't be read.
+            ContentFailed: it is kept no more, or can't be read.
         """
         with self._changed:
             if self._closed:
-                raise StreamFailed("the stream is closed")
+                raise ContentFailed("the stream is closed")
             if not self._kept <= body.offset <= self._read:
-                raise StreamFailed(f"byte {body.offset} of the stream is not at hand: it is kept from {self._kept} on")
+                raise ContentFailed(f"byte {body.offset} of the stream is not at hand: it is kept from {self._kept} on")
             self._start(body.key, body.algorithm)
             self._wake = wake
         return StreamReader(self, body)
@@ -311,10 +309,10 @@ class StreamContent:
     def _run(self, algorithm: str) -> None:
         try:
             with contextlib.closing(self._open()) as source:
-                self._made = made = CompressedStream(
+                self._compressed = compressed = CompressedStream(
                     source, self.compression, self._level, algorithm, self.packed, self._begin
                 )
-                for piece in made:
+                for piece in compressed:
                     if not self._put(piece):
                         return
         except (ContentError, CompressionUnavailable) as error:
@@ -350,6 +348,19 @@ class StreamContent:
                 self._wake()
 
 
+@contextlib.contextmanager
+def stream_reader(body: Stream, wake: Callable[[], None]) -> Iterator[StreamReader]:
+    """A reader of what is to be sent, closed at the end; see `StreamContent.attach`. Raises `ContentFailed`."""
+    if not isinstance(body.source, StreamContent):
+        raise ContentFailed(f"there is nothing at hand to read the stream {body.key} from")
+    with content_errors():
+        reader = body.source.attach(body, wake)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
 class StreamReader:
     """One body of a stream on its way. Used by one thread (or task) at a time."""
 
@@ -372,7 +383,7 @@ class StreamReader:
         """Of a body with a limit: its size, once all of it is at hand; None: not yet.
 
         Raises:
-            StreamFailed: the source can't be read.
+            ContentFailed: the source can't be read.
         """
         content = self._content
         assert self._left is not None
@@ -388,7 +399,7 @@ class StreamReader:
         """The next piece; empty: the stream has ended; None: there is nothing yet. What was taken before is sent.
 
         Raises:
-            StreamFailed: the source can't be read.
+            ContentFailed: the source can't be read.
         """
         content = self._content
         with content._changed:
@@ -407,13 +418,15 @@ class StreamReader:
             self._want()
         return piece
 
-    def told(self, sent: int) -> StreamStatus:
+    def stream_status(self, sent: int) -> StreamStatus:
         """How the stream stands, once so much of it was sent."""
         content = self._content
         with content._changed:
-            if not content._ended or content._made is None:
+            if not content._ended or content._compressed is None:
                 return StreamStatus(sent=sent, kept=content._kept)
-            return StreamStatus(sent=sent, kept=content._kept, digest=content._made.digest, size=content._made.size)
+            return StreamStatus(
+                sent=sent, kept=content._kept, digest=content._compressed.digest, size=content._compressed.size
+            )
 
     def close(self) -> None:
         """Detaches it: nobody is woken any more."""
@@ -422,9 +435,9 @@ class StreamReader:
 
     def _refuse(self) -> None:
         if self._content._error is not None:
-            raise StreamFailed(f"stream {self._body.key}: {self._content._error}")
+            raise ContentFailed(f"stream {self._body.key}: {self._content._error}")
         if self._content._closed:
-            raise StreamFailed("the stream is closed")
+            raise ContentFailed("the stream is closed")
 
     def _drop(self) -> None:
         """Let go of pieces of which nothing is to be kept."""

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
+
+from regproto import Notice, Reference, Status
 
 STATE_MAX_BYTES: Final = 16 * 1024 * 1024
 """Read back at most: a thousand uploads with the longest Locations there may be."""
@@ -44,12 +46,12 @@ class StateFile:
     """The file of one source and reference, locked until `close`: a `CheckpointStore` that says what it can't keep.
 
     Attributes:
-        hint: what an earlier push left.
+        checkpoint: what an earlier push left.
         kept: what stands in it now, or would.
     """
 
     def __init__(self, folder: Path, name: str, lock: int, tell: Callable[[str], None]) -> None:
-        self.hint = self.kept = b""
+        self.checkpoint = self.kept = b""
         self._folder = folder
         self._path = folder / f"{name}.json"
         self._fresh = folder / f"{name}.tmp"
@@ -58,7 +60,7 @@ class StateFile:
         self._tell = tell
         self._said = False
         try:
-            self.hint = self.kept = _read(self._path)
+            self.checkpoint = self.kept = _read(self._path)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -94,6 +96,17 @@ def state_folder(environment: Mapping[str, str], home: Path) -> Path:
     return (Path(named) if os.path.isabs(named) else home / ".local" / "state") / "regproto"
 
 
+def open_push_state(source: str, reference: Reference, on_notice: Callable[[Notice], None] | None) -> StateFile | None:
+    """`open_state` in this process's user's folder, its words told as news."""
+
+    def tell(text: str) -> None:
+        if on_notice is not None:
+            on_notice(Notice(status=Status.NOT_RESUMED, subject=reference.registry, text=text))
+
+    folder = state_folder(os.environ, Path(os.path.expanduser("~")))
+    return open_state(folder, source, str(reference), tell)
+
+
 def open_state(folder: Path, source: str, reference: str, tell: Callable[[str], None]) -> StateFile | None:
     """The state of pushing `source` to `reference`; None if another push has it or it can't be had, which is told.
 
@@ -119,8 +132,6 @@ def open_state(folder: Path, source: str, reference: str, tell: Callable[[str], 
 def _make_private(folder: Path) -> None:
     """The folder, which nobody else may look into. Raises `OSError`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        return
     status = os.stat(folder)
     if status.st_uid != os.geteuid():
         raise OSError(errno.EPERM, "belongs to another user")
@@ -131,7 +142,7 @@ def _make_private(folder: Path) -> None:
 def _take_lock(path: Path) -> int | None:
     """An open descriptor that holds the lock and goes with the process; None if another process has it."""
     for _ in range(_LOCK_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             if not _lock(descriptor):
                 os.close(descriptor)
@@ -148,31 +159,28 @@ def _take_lock(path: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool:
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 
 def _read(path: Path) -> bytes:
     """The file, if nobody else can have written it. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        if sys.platform != "win32" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise OSError(errno.EPERM, "not private to this user")
         return file.read(STATE_MAX_BYTES)
 
 
 def _write(path: Path, data: bytes) -> None:
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
@@ -180,8 +188,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

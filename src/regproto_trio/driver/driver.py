@@ -154,7 +154,7 @@ class Driver:
         self._grace_s = grace_s
         # The core bounds what is in flight, so nothing may ever queue for a thread.
         self._threads = trio.CapacityLimiter(math.inf)
-        self._means = ExchangeContext(Pool(), self._tls_context, clock, self._threads)
+        self._context = ExchangeContext(Pool(), self._tls_context, clock, self._threads)
         self._pushes: dict[int, _Waiting] = {}
         self._finished: dict[int, PushResult] = {}  # of pushes that nobody waited for yet
         self._exchanges: dict[int, ExchangeTask] = {}
@@ -234,7 +234,7 @@ class Driver:
         except BaseException as error:
             self._error = self._error or _first(error)
         self._closing = True
-        self._means.pool.close()
+        self._context.pool.close()
         for waiting in self._pushes.values():
             waiting.over.set()
         if self._error is not None:
@@ -244,7 +244,7 @@ class Driver:
         while (self._pushes or not self._closing) and trio.current_time() < self._deadline:
             match self._session.poll(self._clock()):
                 case Send() as send:
-                    exchange = ExchangeTask(send, self._means, self._tell)
+                    exchange = ExchangeTask(send, self._context, self._tell)
                     self._exchanges[send.id] = exchange
                     nursery.start_soon(self._perform, send.id, exchange, name=exchange.name)
                 case Abort(id=exchange_id):

@@ -10,12 +10,12 @@ import trio
 
 from regproto import http1
 from regproto._model.errors import RemoteProtocolError
-from regproto._model.messages import BlobSlice, Failed, FailureKind, Phase, Progress, Response, Send, Stream, Written
-from regproto_sync.driver.body import ContentFailed, attached, of_content
-from regproto_sync.sources.content import Content
+from regproto._model.messages import BlobSlice, Failed, FailureKind, Phase, Progress, Response, Send, Stream
+from regproto.driving import ConnectFailed, is_late, unsent
+from regproto_sync.sources.content import content_errors, content_of
 from regproto_sync.sources.reading import read_some
-from regproto_sync.sources.stream import StreamReader
-from regproto_trio.driver.transport import CONNECTION_ERRORS, ConnectFailed, Pool, TlsContext, Wire, connect, reason
+from regproto_sync.sources.stream import StreamReader, stream_reader
+from regproto_trio.driver.transport import CONNECTION_ERRORS, Pool, TlsContext, Wire, connect, reason
 
 READ_BYTES: Final = 256 * 1024
 """Read from content at once: what a thread hop costs is little beside it, and 32 of them are little in memory."""
@@ -23,7 +23,7 @@ READ_BYTES: Final = 256 * 1024
 
 @attrs.frozen
 class ExchangeContext:
-    """What all exchanges of a driver share."""
+    """The connections, TLS, clock and threads that all exchanges of a driver share."""
 
     pool: Pool
     tls: TlsContext
@@ -34,9 +34,9 @@ class ExchangeContext:
 class ExchangeTask:
     """One `Send` on its way to its one answer."""
 
-    def __init__(self, send: Send, means: ExchangeContext, tell: Callable[[Progress], None]) -> None:
+    def __init__(self, send: Send, context: ExchangeContext, tell: Callable[[Progress], None]) -> None:
         self._send = send
-        self._means = means
+        self._context = context
         self._tell = tell
         self._scope = trio.CancelScope()
         self._http: http1.Exchange | None = None
@@ -60,60 +60,60 @@ class ExchangeTask:
             try:
                 failed = await self._try()
             except ConnectFailed as error:
-                failed = self._failed(error.kind, error.detail)
-            except ContentFailed as error:
-                failed = self._failed(FailureKind.CONTENT, str(error))
+                failed = unsent(self._send, error.kind, error.detail)
+            except http1.ContentFailed as error:
+                failed = unsent(self._send, FailureKind.CONTENT, str(error))
         if failed is not None:
             return failed
         if self._http is None:
-            return self._failed(FailureKind.ABORTED, "aborted")
+            return unsent(self._send, FailureKind.ABORTED, "aborted")
         self._http.fail(FailureKind.ABORTED, "aborted")  # unless it has an outcome
         assert self._http.outcome is not None
         if self._reader is not None:
-            return attrs.evolve(self._http.outcome, stream=self._reader.told(self._http.stream_sent))
+            return attrs.evolve(self._http.outcome, stream=self._reader.stream_status(self._http.stream_sent))
         return self._http.outcome
 
     async def _try(self) -> Failed | None:
         """What keeps the exchange from beginning; None: it began, and knows how it ended."""
-        if self._is_late():
-            return self._failed(FailureKind.NOT_SENT, "too late")
+        if is_late(self._send, self._context.clock()):
+            return unsent(self._send, FailureKind.NOT_SENT, "too late")
         if isinstance(self._send.body, Stream):
             return await self._try_stream(self._send.body)
         wire = await self._connection()
-        body = _BodyReader(self._send.body, self._means.threads) if isinstance(self._send.body, BlobSlice) else None
+        body = _BodyReader(self._send.body, self._context.threads) if isinstance(self._send.body, BlobSlice) else None
         try:
             if body is not None:
                 # Before anything is written: content that can't be read costs no connection.
                 await body.read_on()
-            if self._is_late():
-                return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+            if is_late(self._send, self._context.clock()):
+                return unsent(self._send, FailureKind.NOT_SENT, "too late once there was a connection")
             self._http = wire.http.start(self._send)
             await self._exchange(wire, self._http, body)
             return None
         finally:
             if body is not None:
                 body.close()
-            self._means.pool.give(wire)
+            self._context.pool.give(wire)
 
     async def _try_stream(self, body: Stream) -> Failed | None:
         """The same for a stream, which is read in a thread of its own."""
         token = trio.lowlevel.current_trio_token()
-        with attached(body, lambda: token.run_sync_soon(self._more_came)) as reader:
+        with stream_reader(body, lambda: token.run_sync_soon(self._more_came)) as reader:
             self._reader = reader
             size = None
             if body.limit_bytes is not None:
                 self._tell(Progress(id=self._send.id, phase=Phase.READING))
-                while (size := of_content(StreamReader.limited_size, reader)) is None:
+                while (size := reader.limited_size()) is None:
                     await self._wait_for_more()
             wire = await self._connection()
             try:
-                if self._is_late():
-                    return self._failed(FailureKind.NOT_SENT, "too late once there was a connection")
+                if is_late(self._send, self._context.clock()):
+                    return unsent(self._send, FailureKind.NOT_SENT, "too late once there was a connection")
                 self._http = wire.http.start(self._send, size)
                 await self._exchange(wire, self._http, None)
                 return None
             finally:
-                self._means.pool.give(wire)
+                self._context.pool.give(wire)
 
     def _more_came(self) -> None:
         self._more.set()
@@ -126,7 +126,7 @@ class ExchangeTask:
         """Gives the exchange what the stream's source has; waits for it, or until nothing is wanted any more."""
         assert self._reader is not None
         while exchange.wants_data:
-            data = of_content(StreamReader.take, self._reader)
+            data = self._reader.take()
             if data is not None:
                 exchange.feed(data)
                 return
@@ -136,22 +136,16 @@ class ExchangeTask:
             self._report(exchange)
             await self._wait_for_more()
 
-    def _is_late(self) -> bool:
-        return self._send.not_after is not None and self._means.clock() > self._send.not_after
-
-    def _failed(self, kind: FailureKind, detail: str) -> Failed:
-        return Failed(id=self._send.id, kind=kind, written=Written.NONE, detail=detail)
-
     async def _connection(self) -> Wire:
         try:
             origin = http1.Origin.of(self._send.url)
         except RemoteProtocolError as error:
             raise ConnectFailed(FailureKind.CONNECT, str(error)) from None
-        wire = self._means.pool.take(origin)
+        wire = self._context.pool.take(origin)
         if wire is not None:
             return wire
         self._tell(Progress(id=self._send.id, phase=Phase.CONNECTING))
-        return await connect(origin, self._means.tls)
+        return await connect(origin, self._context.tls)
 
     async def _exchange(self, wire: Wire, exchange: http1.Exchange, body: _BodyReader | None) -> None:
         """Writes in one task and reads in this one, until there is an outcome."""
@@ -190,7 +184,7 @@ class ExchangeTask:
                 elif piece is not None:
                     await self._put(wire, exchange, piece)
                 self._report(exchange)
-        except ContentFailed as error:
+        except http1.ContentFailed as error:
             exchange.fail(FailureKind.CONTENT, str(error))
             whole.cancel()
         except CONNECTION_ERRORS as error:
@@ -204,7 +198,7 @@ class ExchangeTask:
         return count
 
     def _report(self, exchange: http1.Exchange) -> None:
-        if (progress := exchange.report(self._means.clock())) is not None:
+        if (progress := exchange.report(self._context.clock())) is not None:
             self._tell(progress)
 
 
@@ -224,12 +218,8 @@ class _BodyReader:
 
     async def read_on(self) -> None:
         """Fills `ahead`. A read that was begun is waited for, so that no thread has the file when it is closed."""
-        try:
+        with content_errors():
             self.ahead = memoryview(await trio.to_thread.run_sync(self._read, limiter=self._threads))
-        except ContentFailed:
-            raise
-        except Exception as error:
-            raise ContentFailed(reason(error)) from error
 
     def close(self) -> None:
         """Closes what was opened."""
@@ -237,14 +227,12 @@ class _BodyReader:
             self._stream.close()
 
     def _read(self) -> bytes:
-        source = self._slice.source
-        if not isinstance(source, Content):
-            raise ContentFailed(f"there is no content at hand for {self._slice.digest}")
+        source = content_of(self._slice)
         if self._stream is None:
             self._stream = source.open(self._slice.offset)
         data = read_some(self._stream, min(self._left, READ_BYTES)) if self._left else b""
         if not data and self._left:
-            raise ContentFailed(f"the content of {self._slice.digest} ends {self._left} bytes too early")
+            raise http1.ContentFailed(f"the content of {self._slice.digest} ends {self._left} bytes too early")
         self._left -= len(data)
         if not self._left:
             # All of it is read, and its last bytes are not written: a change up to now spoils nothing.

@@ -10,8 +10,9 @@ from typing import Final
 import attrs
 import trio
 
-from regproto import http1
+from regproto import driving, http1
 from regproto._model.messages import FailureKind
+from regproto.driving import ConnectFailed
 
 RECEIVE_BYTES: Final = 64 * 1024
 """Read at once: most answers are smaller, and an error's body is at most this."""
@@ -25,15 +26,6 @@ CONNECTION_ERRORS: Final = (OSError, trio.BrokenResourceError)
 """What a connection raises when it is broken."""
 
 TlsContext = Callable[[], Awaitable[ssl.SSLContext]]
-
-
-class ConnectFailed(Exception):
-    """There is no connection."""
-
-    def __init__(self, kind: FailureKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
 
 
 class _Tcp(trio.abc.Stream):
@@ -187,17 +179,11 @@ async def connect(origin: http1.Origin, tls: TlsContext) -> Wire:
 
 
 def reason(error: BaseException) -> str:
-    """An error in words for people, without numbers and source lines."""
+    """`driving.reason`, also of errors that trio has wrapped."""
     match error:
         case OSError(__cause__=ExceptionGroup() as group):  # of connecting: one error for each address
             tried = (os.strerror(e.errno) if isinstance(e, OSError) and e.errno else str(e) for e in group.exceptions)
             return ", ".join(dict.fromkeys(tried))
         case trio.BrokenResourceError(__cause__=BaseException() as cause):
             return reason(cause)
-        case ssl.SSLCertVerificationError():
-            return f"certificate verify failed: {error.verify_message}"
-        case ssl.SSLError(reason=str(words)) if words:
-            return words.lower().replace("_", " ")
-        case OSError(strerror=str(words)) if words:
-            return f"{error.filename}: {words}" if error.filename else words
-    return str(error) or type(error).__name__
+    return driving.reason(error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
 from regproto._model.digest import Digest
+from regproto._model.errors import LocalProtocolError
 from regproto._model.messages import (
     BlobSlice,
     Body,
@@ -30,6 +32,12 @@ from regproto.testing.driver_check.tls import serving, trusting
 from regproto.testing.driver_check.words import last_told, raised
 
 Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
+
+StreamSource: TypeAlias = Callable[[Callable[[], Any]], AbstractContextManager[object]]
+"""Makes the `source` of a `Stream`, closed at the end, from a function that opens a file-like object to be read."""
+
+STREAM_SOURCE: Final = "regproto_sync:StreamContent"
+"""The default one's module and name: the streams that the bundled drivers take."""
 
 LIMIT_BYTES: Final = 10_000
 """Of heads and bodies of answers in the checks: small, so that going over it is quick."""
@@ -103,6 +111,21 @@ def no_credentials(need: NeedCredentials) -> NoCredentials:
     return NoCredentials(id=need.id)
 
 
+def load(name: str) -> Any:
+    """The function that `MODULE:FUNCTION` names. Raises `LocalProtocolError` if there is none."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LocalProtocolError(f"{name!r} is not a MODULE:FUNCTION: {error}") from error
+
+
+def default_stream_source() -> StreamSource:
+    """The one named `STREAM_SOURCE`."""
+    source: StreamSource = load(STREAM_SOURCE)
+    return source
+
+
 @attrs.frozen
 class Bench:
     """The driver that is checked, and what it is checked with."""
@@ -110,6 +133,7 @@ class Bench:
     run_session: RunSession
     wait_timeout_s: float
     """How long anything may take; nothing waits this long when all is well."""
+    stream_source: StreamSource = attrs.field(factory=default_stream_source)
     peer_errors: list[BaseException] = attrs.field(factory=list, init=False)
     """What went wrong at peers, which counts if nothing else did."""
 

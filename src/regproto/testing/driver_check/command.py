@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from regproto._model.errors import LocalProtocolError
-from regproto.testing.driver_check.bench import CHECKS, RunSession
+from regproto.testing.driver_check.bench import CHECKS, STREAM_SOURCE, RunSession, load
 from regproto.testing.driver_check.report import DriverFaulty, DriverReport, Finding
 from regproto.testing.driver_check.run import PATIENCE_S, check_driver, name_of, named
 
@@ -51,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SECONDS",
         help="how long anything may take (default: %(default)s)",
     )
+    command.add_argument(
+        "--stream-source",
+        default=STREAM_SOURCE,
+        metavar="MODULE:CALLABLE",
+        help="makes the source of a stream from a function that opens a file (default: %(default)s)",
+    )
     command.add_argument("--list", action="store_true", help="name the checks and their rules, and do none")
     options = parser.parse_args(argv)
     findings: list[Finding] = []
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.list:
             print("\n".join(f"{check.name:{width}}  {check.rule}" for check in chosen))
             return PASSED
-        run_session = load_driver(options.driver)
+        run_session: RunSession = load(options.driver)
 
         def tell(finding: Finding) -> None:
             findings.append(finding)
@@ -68,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(
             check_driver(
-                run_session, lacks=options.lacks, only=options.only, wait_timeout_s=options.patience, on_finding=tell
+                run_session,
+                lacks=options.lacks,
+                only=options.only,
+                wait_timeout_s=options.patience,
+                stream_source=load(options.stream_source),
+                on_finding=tell,
             ).summary
         )
     except KeyboardInterrupt:
@@ -84,12 +94,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(FAULTY)  # A thread that hangs might keep the process from ending.
         return FAULTY
     return PASSED
-
-
-def load_driver(name: str) -> RunSession:
-    """The driver that `module:function` names. Raises `LocalProtocolError` if there is none."""
-    module_name, _, function = name.partition(":")
-    try:
-        return cast(RunSession, getattr(importlib.import_module(module_name), function))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LocalProtocolError(f"{name!r} is not the MODULE:FUNCTION of a driver: {error}") from error

@@ -7,14 +7,23 @@ from importlib import import_module
 from typing import Final
 
 from regproto._model.errors import LocalProtocolError
-from regproto.testing.driver_check.bench import CHECKS, Bench, Check, CheckFailed, Hung, RunSession
+from regproto.testing.driver_check.bench import (
+    CHECKS,
+    Bench,
+    Check,
+    CheckFailed,
+    Hung,
+    RunSession,
+    StreamSource,
+    default_stream_source,
+)
 from regproto.testing.driver_check.report import DriverFaulty, DriverReport, Finding, Verdict
 from regproto.testing.driver_check.words import described, descriptors
 
 PATIENCE_S: Final = 10.0
 """How long anything may take before the driver is said to hang; far more than a busy machine needs."""
 
-for _name in ("looping", "connecting", "asking", "sending", "answering", "aborting", "streaming"):
+for _name in ("looping", "connecting", "requesting", "sending", "answering", "aborting", "streaming"):
     import_module(f"regproto.testing.driver_check.{_name}")
 
 
@@ -24,6 +33,7 @@ def check_driver(
     lacks: Iterable[str] = (),
     only: Collection[str] = (),
     wait_timeout_s: float = PATIENCE_S,
+    stream_source: StreamSource | None = None,
     on_finding: Callable[[Finding], object] = lambda _: None,
 ) -> DriverReport:
     """Check that a driver does what every driver must, over real sockets on loopback. docs/drivers.md has the rules.
@@ -33,7 +43,9 @@ def check_driver(
         lacks: names of checks that can't hold with the driver's transport. They are done too, and must not hold: what
             is declared to be lacking is reported as such only where it really is. Upper and lower case are the same.
         only: names of the checks to do; empty: all.
-        patience_s: how long anything may take.
+        wait_timeout_s: how long anything may take.
+        stream_source: makes the `source` of a `Stream` that the driver can read: called with a function that opens a
+            file-like object, it gives a context manager. None: `regproto_sync.StreamContent`.
         on_finding: told of each check once it is done.
 
     Returns:
@@ -44,9 +56,10 @@ def check_driver(
         LocalProtocolError: there is no check with one of these names.
     """
     lacking = frozenset(check.name for check in named(lacks))
+    stream_source = stream_source or default_stream_source()
     findings = []
     for check in named(only) or CHECKS:
-        findings.append(_perform(Bench(run_session, wait_timeout_s), check, lacking))
+        findings.append(_perform(Bench(run_session, wait_timeout_s, stream_source), check, lacking))
         on_finding(findings[-1])
     report = DriverReport(driver=name_of(run_session), findings=tuple(findings))
     if not report.ok:

@@ -66,11 +66,9 @@ def _told(answer: Response | Failed) -> StreamStatus:
 
 @check("streams", "a stream is sent as it is read, whole or in parts, and every answer tells how it stands")
 def streams(bench: Bench) -> None:
-    from regproto_sync import StreamContent  # what a plan's streams are
-
     data = pattern(SIZE)
     whole = _Requests()
-    with bench.peer(whole) as peer, StreamContent(lambda: io.BytesIO(data)) as source:
+    with bench.peer(whole) as peer, bench.stream_source(lambda: io.BytesIO(data)) as source:
         answer = responded(bench.exchange(ask(1, peer.url, "PATCH", _body(source))))
     expect(whole.bodies == [data], "the stream did not arrive as it is")
     expect(whole.headers[0].get("transfer-encoding") == "chunked", f"it was not chunked: {whole.headers[0]}")
@@ -78,7 +76,7 @@ def streams(bench: Bench) -> None:
     expect((told.sent, told.size, told.digest) == (SIZE, SIZE, Digest.of(data)), f"it tells {told}")
 
     parts = _Requests()
-    with bench.peer(parts) as peer, StreamContent(lambda: io.BytesIO(data)) as source:
+    with bench.peer(parts) as peer, bench.stream_source(lambda: io.BytesIO(data)) as source:
         starts = range(0, SIZE, PART)
         sends = [ask(n, peer.url, "PATCH", _body(source, start, PART)) for n, start in enumerate(starts)]
         session = bench.run(*(step for send in sends for step in (send, answered(send.id))))
@@ -94,8 +92,6 @@ def streams(bench: Bench) -> None:
 
 @check("stream fails", "a stream that can't be read, or not from there on, is Failed(CONTENT)")
 def stream_fails(bench: Bench) -> None:
-    from regproto_sync import StreamContent
-
     class Broken:
         reads = 0
 
@@ -116,21 +112,19 @@ def stream_fails(bench: Bench) -> None:
         line.rest()
 
     with bench.peer(handle) as peer:
-        with StreamContent(Broken) as source:
+        with bench.stream_source(Broken) as source:
             failed(bench.exchange(ask(1, peer.url, "PATCH", _body(source))), FailureKind.CONTENT)
-        with StreamContent(lambda: io.BytesIO(pattern(SIZE))) as source:
+        with bench.stream_source(lambda: io.BytesIO(pattern(SIZE))) as source:
             answer = bench.exchange(ask(1, peer.url, "PATCH", _body(source, offset=5)))
             failed(answer, FailureKind.CONTENT, nothing_written=True)
 
 
 @check("no streams", "whoever has no streams refuses them, too: Failed(CONTENT), and NoManifests to NeedManifests")
 def no_streams(bench: Bench) -> None:
-    from regproto_sync import StreamContent
-
     def broken() -> io.BytesIO:
         raise OSError("the pipe is broken")
 
-    with bench.peer(until_closed) as peer, StreamContent(broken) as source:
+    with bench.peer(until_closed) as peer, bench.stream_source(broken) as source:
         answer = bench.exchange(ask(1, peer.url, "PATCH", _body(source, limit_bytes=PART)))
         failed(answer, FailureKind.CONTENT, nothing_written=True)
     told = Until("the answer to NeedManifests", _heard)

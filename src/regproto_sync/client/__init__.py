@@ -1,1 +1,0 @@
-"""The public calls, each for one push."""
