@@ -23,7 +23,7 @@ from regproto.testing.driver_check.words import described, descriptors
 PATIENCE_S: Final = 10.0
 """How long anything may take before the driver is said to hang; far more than a busy machine needs."""
 
-for _name in ("looping", "connecting", "asking", "sending", "answering", "aborting", "streaming"):
+for _name in ("looping", "connecting", "requesting", "sending", "answering", "aborting", "streaming"):
     import_module(f"regproto.testing.driver_check.{_name}")
 
 
@@ -100,5 +100,5 @@ def _perform(bench: Bench, check: Check, lacking: frozenset[str]) -> Finding:
 
 
 def name_of(run_session: RunSession) -> str:
-    """What a driver is called in its report."""
+    """The name of a driver in its report."""
     return f"{getattr(run_session, '__module__', '')}:{getattr(run_session, '__qualname__', repr(run_session))}"
