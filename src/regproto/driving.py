@@ -1,4 +1,4 @@
-"""What every driver's loop does alike, without I/O: for drivers, like `regproto.http1`, which has the HTTP.
+"""The loop that all drivers share, without I/O: for drivers, like `regproto.http1`, which has the HTTP.
 
     run = Run(session, push_ids)
     while (output := run.poll(now())) is not None:
@@ -10,7 +10,7 @@
             case NeedCredentials() as need:
                 run.tasks[need.id] = ...   # begin to `look_up`, and tell the answer
             case Wait() as wait:
-                ...                        # until something was told, `patience_s(wait, now())` at most
+                ...                        # until something was told, `wait_timeout_s(wait, now())` at most
     return run.results
 
 `check_time`, `kind_of` and `unsent` are for what comes before an exchange's first byte, `Pool` for the time after its
@@ -74,7 +74,7 @@ Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
 
 class Session(Protocol):
-    """What a driver uses of `regproto.Session` while it runs it."""
+    """The part of `regproto.Session` that a driver uses while it runs one."""
 
     def poll(self, now: float) -> Output: ...
     def receive(self, now: float, event: Input, /) -> None: ...
@@ -96,7 +96,7 @@ class Run(Generic[Task]):
         self._unfinished = set(push_ids)
 
     def poll(self, now: float) -> Send | Abort | NeedCredentials | Wait | None:
-        """What to do next; None: the pushes are over. An `Abort` is always of something in `tasks`."""
+        """The next thing to do; None: the pushes are over. An `Abort` is always of something in `tasks`."""
         while self._unfinished:
             match self._session.poll(now):
                 case Abort(id=number) as abort:
@@ -185,7 +185,7 @@ def unsent(send: Send, kind: FailureKind, detail: object) -> Failed:
 def kind_of(
     error: BaseException, *, tls: type[BaseException] | tuple[()] = (), aborted: type[BaseException] | tuple[()] = ()
 ) -> FailureKind:
-    """What an error means that came before anything was written. What is no such error is raised again.
+    """The kind of an error that came before anything was written. Any other is raised again.
 
     Args:
         error: what was raised while there was no connection yet, or no content.
@@ -207,7 +207,7 @@ def kind_of(
 
 
 def answer_of(need: NeedCredentials, returned: object) -> Credentials | NoCredentials:
-    """What a keychain returned, or that it is no answer. What that was is not told: it may hold a secret."""
+    """The answer that a keychain returned, or one that it returned none, without its words: they may be a secret."""
     if isinstance(returned, (Credentials, NoCredentials)) and returned.id == need.id:
         return returned
     kind = type(returned).__name__
@@ -250,10 +250,10 @@ class ExchangeProgress:
         self._fresh = False
         self._phase: Phase | None = None
         self._count = 0
-        self._told = -math.inf
+        self._reported = -math.inf
 
     def reach(self, now: float, phase: Phase, more: int = 0) -> Progress | None:
-        """What is to be told when this phase begins, or when `more` bytes of the body have moved in it.
+        """The `Progress` to tell when this phase begins, or when `more` bytes of the body have moved in it.
 
         SENDING is to be said before the first byte is written, WAITING after the last.
         """
@@ -265,9 +265,9 @@ class ExchangeProgress:
             self._written = Written.ALL
         begins = phase is not self._phase
         self._count = more + (0 if begins and phase is not Phase.WAITING else self._count)
-        if not begins and now - self._told < PROGRESS_INTERVAL_S:
+        if not begins and now - self._reported < PROGRESS_INTERVAL_S:
             return None
-        self._phase, self._told = phase, now
+        self._phase, self._reported = phase, now
         return Progress(id=self._send.id, phase=phase, bytes=self._count)
 
     def failed(self, kind: FailureKind, detail: object) -> Failed:

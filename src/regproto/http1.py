@@ -61,7 +61,7 @@ __all__ = ["Connection", "ContentFailed", "Exchange", "Origin", "SliceReader", "
 EARLY_REST_MAX_BYTES: Final = 64 * 1024
 """A body with no more left than this is finished after an early answer: cheaper than a new TLS connection."""
 PIECE_BYTES: Final = 1024 * 1024
-"""What is offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
+"""Bytes offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
 PROGRESS_INTERVAL_S: Final = driving.PROGRESS_INTERVAL_S
 LINE_MAX_BYTES: Final = 1024 * 1024
 """h11's bound on what it buffers, for chunk headers and trailers. Heads have their own, lower one in the Send."""
@@ -106,7 +106,7 @@ class Span:
 
 
 class Connection:
-    """What one TCP or TLS connection knows of HTTP; it carries one exchange after the other."""
+    """The HTTP of one TCP or TLS connection; it carries one exchange after the other."""
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LINE_MAX_BYTES)
@@ -207,7 +207,7 @@ class Exchange:
         self._size += len(self._first)
 
     def piece(self, limit: int = PIECE_BYTES) -> memoryview | Span | None:
-        """What to write next, at most `limit` bytes; None: nothing any more.
+        """The next bytes to write, at most `limit` bytes; None: nothing any more.
 
         All of it counts as handed to the connection until `sent` tells otherwise.
         """
@@ -304,7 +304,7 @@ class Exchange:
 
     @property
     def phase(self) -> Phase:
-        """What the exchange is doing; receiving wins over sending."""
+        """The phase of the exchange; receiving wins over sending."""
         if self._receiving:
             return Phase.RECEIVING
         if self.wants_data and self._offered:
@@ -412,7 +412,7 @@ class Exchange:
 
 @attrs.define
 class _Feed:
-    """What was fed of a stream. `_first` of its exchange holds the newest piece as it is on the wire."""
+    """The bytes that were fed of a stream. `_first` of its exchange holds the newest piece as it is on the wire."""
 
     first: int
     """Where in the stream the body begins."""

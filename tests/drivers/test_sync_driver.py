@@ -90,8 +90,8 @@ def test_idle_connections_are_bounded(driver: Driver, monkeypatch: pytest.Monkey
 
     with Peer(handle) as peer:
         run(driver, *(send(n, peer.url) for n in range(4)), answered(*range(4)))
-        assert len(driver._means.pool._idle) == 1
-        assert [len(idle) for idle in driver._means.pool._idle.values()] == [2]
+        assert len(driver._context.pool._idle) == 1
+        assert [len(idle) for idle in driver._context.pool._idle.values()] == [2]
         driver.close()
 
 

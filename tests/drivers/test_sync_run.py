@@ -96,7 +96,7 @@ def test_an_unknown_push_is_refused(driver: Driver) -> None:
 
 
 def test_waits_end_by_themselves(driver: Driver) -> None:
-    session = ScriptedSession(Wait(until=0.0), Wait(until=driver._means.clock() + 0.01))
+    session = ScriptedSession(Wait(until=0.0), Wait(until=driver._context.clock() + 0.01))
     driver.run(session, [0], keychain=nobody)
 
 

@@ -72,7 +72,7 @@ def add_annotation_option(parser: argparse.ArgumentParser) -> None:
 
 
 def read_annotations(options: argparse.Namespace) -> dict[str, str]:
-    """What `--annotation` was given. Raises `Misuse`."""
+    """The annotations that `--annotation` gives. Raises `Misuse`."""
     found: dict[str, str] = {}
     for text in options.annotations:
         key, equals, value = text.partition("=")

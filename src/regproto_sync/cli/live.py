@@ -51,7 +51,7 @@ _ENDED: Final = {
     Status.SKIPPED: "dim",
     Status.FAILED: "bold red",
 }
-"""What nothing more comes of, and its colour."""
+"""The colour of each status after which nothing more comes."""
 
 
 @attrs.define

@@ -1,4 +1,4 @@
-"""What the command tells: lines for people on standard error, or JSON on standard output; the result last.
+"""The command's output: lines for people on standard error, or JSON on standard output; the result last.
 
 Errors and notices are printable by themselves. Here everything is escaped once more, whoever made it.
 """
@@ -83,7 +83,7 @@ class Output:
 
     @contextmanager
     def view(self) -> Iterator[Callable[[Notice], None]]:
-        """What is to be told the news meanwhile: a live view on a terminal, if rich is there; else lines."""
+        """The one to tell the news to meanwhile: a live view on a terminal, if rich is there; else lines."""
         view = None if self.json or self.quiet or sys.stderr is None or not sys.stderr.isatty() else _live_view()
         if view is None:
             yield self.notice

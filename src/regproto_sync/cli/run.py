@@ -1,4 +1,4 @@
-"""What subcommands that talk to a registry share: their options, the driver, and what an error ends with."""
+"""The options, the driver and the exit codes of all subcommands that talk to a registry."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _keychain(options: argparse.Namespace) -> Keychain | None:
 
 
 def _password() -> str:
-    """What is on standard input, or one line that is typed there, which the terminal does not show."""
+    """Everything on standard input, or one line that is typed there, which the terminal does not show."""
     if sys.stdin is None:  # closed before the command began
         return ""
     if not sys.stdin.isatty():

@@ -29,7 +29,7 @@ _DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 _DOCKER_HUB_HOSTS: Final = frozenset({"index.docker.io", "docker.io", "registry-1.docker.io"})
 _HELPER_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _NOT_FOUND: Final = "credentials not found in native keychain"
-"""What a helper says, with exit code 1, when it has nothing for a registry (docker-credential-helpers)."""
+"""Said by a helper, with exit code 1, that has nothing for a registry (docker-credential-helpers)."""
 _TOKEN_USER: Final = "<token>"
 """As a helper's user name: the secret is an identity token."""
 
@@ -38,7 +38,7 @@ _Found: TypeAlias = dict[str, str]
 
 
 class _KeychainError(Exception):
-    """What is wrong with a configuration or helper, for a person, without secrets."""
+    """A fault of a configuration or helper, in words for a person, without secrets."""
 
 
 def static_keychain(username: str, password: str) -> Keychain:

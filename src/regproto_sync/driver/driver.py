@@ -55,10 +55,10 @@ Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
 
 class Session(Protocol):
-    """What the driver uses of `regproto.Session`."""
+    """The part of `regproto.Session` that the driver uses."""
 
     def poll(self, now: float) -> Output: ...
-    def receive(self, now: float, what: Input, /) -> None: ...
+    def receive(self, now: float, event: Input, /) -> None: ...
     def cancel(self, push_id: int, now: float) -> None: ...
 
 
@@ -115,8 +115,8 @@ class Driver:
         )
         thread = threading.Thread(target=loop.run, name="regproto-session", daemon=True)
         interrupts: list[BaseException] = []
-        patience_s, stops = math.inf, 0
-        while patience_s > 0:
+        left_s, stops = math.inf, 0
+        while left_s > 0:
             try:
                 if not interrupts and thread.ident is None:
                     thread.start()
@@ -125,11 +125,11 @@ class Driver:
                     loop.tell(_Stop())
                 if loop.done.wait(INTERRUPT_POLL_S):
                     break
-                patience_s -= INTERRUPT_POLL_S
+                left_s -= INTERRUPT_POLL_S
             except BaseException as error:
                 interrupts.append(error)
                 # A thread that could not be started is not waited for.
-                patience_s = cancel_grace_s + RELEASE_S if thread.ident is not None else 0.0
+                left_s = cancel_grace_s + RELEASE_S if thread.ident is not None else 0.0
         if interrupts:
             loop.tell(_Stop())
             raise interrupts[0]
@@ -222,7 +222,7 @@ class _Loop:
         workers: Workers,
         keychain: Keychain,
         on_notice: Callable[[Notice], None] | None,
-        keeper: CheckpointStore | None,
+        checkpoint_store: CheckpointStore | None,
         grace_s: float,
     ) -> None:
         self.done = threading.Event()
@@ -235,16 +235,16 @@ class _Loop:
         self._workers = workers
         self._keychain = keychain
         self._on_notice = on_notice
-        self._keeper = keeper
+        self._checkpoint_store = checkpoint_store
         self._grace_s = grace_s
-        self._told: queue.SimpleQueue[Input | Crash | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Input | Crash | _Stop] = queue.SimpleQueue()
         self._exchanges: dict[int, ExchangeJob] = {}
         self._lookups: dict[int, Input] = {}
-        """What is told of a lookup that is not over when all else is."""
+        """By id, the answer to one that is not over when all else is."""
 
-    def tell(self, what: Input | Crash | _Stop) -> None:
+    def tell(self, event: Input | Crash | _Stop) -> None:
         """Wakes the loop with news. Called from any thread."""
-        self._told.put(what)
+        self._inbox.put(event)
 
     def run(self) -> None:
         """Until all pushes are finished, then releases what is left; `error` and `results` say how it went."""
@@ -255,7 +255,7 @@ class _Loop:
                 self._cancel()
             except BaseException as error:
                 self.error = error
-                self._on_notice = self._keeper = None
+                self._on_notice = self._checkpoint_store = None
                 self._cancel()
             finally:
                 self._release()
@@ -278,8 +278,8 @@ class _Loop:
                     self._lookups[need.id] = NoCredentials(id=need.id, error="the keychain was too slow")
                     self._workers.start(_KeychainJob(need, self._keychain, self.tell))
                 case Save(data=data):
-                    if self._keeper is not None:
-                        self._keeper.save(data)
+                    if self._checkpoint_store is not None:
+                        self._checkpoint_store.save(data)
                 case NeedManifests() as draft:
                     self._lookups[draft.id] = NoManifests(id=draft.id, error="the driver was closed")
                     self._workers.start(_DraftJob(draft, self.tell))
@@ -304,18 +304,18 @@ class _Loop:
 
     def _wait(self, until: float, deadline: float) -> None:
         """Waits for news, and takes all there is."""
-        if until == math.inf and not self._exchanges and not self._lookups and self._told.empty():
+        if until == math.inf and not self._exchanges and not self._lookups and self._inbox.empty():
             raise LocalProtocolError(f"not in flight in this session: push {sorted(self._waiting)}")
         timeout_s = min(until, deadline) - self._clock()
         try:
-            self._take(self._told.get(timeout=None if timeout_s == math.inf else max(0.0, timeout_s)))
+            self._take(self._inbox.get(timeout=None if timeout_s == math.inf else max(0.0, timeout_s)))
             while True:
-                self._take(self._told.get_nowait())
+                self._take(self._inbox.get_nowait())
         except queue.Empty:
             pass
 
-    def _take(self, what: Input | Crash | _Stop) -> None:
-        match what:
+    def _take(self, event: Input | Crash | _Stop) -> None:
+        match event:
             case _Stop():
                 raise _Stopped
             case Crash(id=job_id, error=error):
@@ -324,10 +324,10 @@ class _Loop:
                     self._session.receive(self._clock(), lost)
                 raise error
             case Response() | Failed():
-                del self._exchanges[what.id]
+                del self._exchanges[event.id]
             case Credentials() | NoCredentials() | Manifests() | NoManifests():
-                del self._lookups[what.id]
-        self._session.receive(self._clock(), what)
+                del self._lookups[event.id]
+        self._session.receive(self._clock(), event)
 
     def _cancel(self) -> None:
         """Cancels what is not finished, and lets it end in good order for a while."""
@@ -341,11 +341,11 @@ class _Loop:
             exchange.abort()
         owed: list[Response | Failed] = []
         while len(owed) < len(self._exchanges):
-            match self._told.get():
+            match self._inbox.get():
                 case (Response() | Failed()) as answer:
                     owed.append(answer)
                 case Crash(id=job_id):
                     self._exchanges.pop(job_id, None)
         self._exchanges.clear()
-        for told in (*owed, *self._lookups.values()):
-            self._session.receive(self._clock(), told)
+        for event in (*owed, *self._lookups.values()):
+            self._session.receive(self._clock(), event)

@@ -152,7 +152,7 @@ class ExchangeJob:
 
     @staticmethod
     def _wait_for_stream(wire: Wire, exchange: http1.Exchange, waiter: Waiter, starved: bool, reported: bool) -> int:
-        """What is ready now; the waiter is nudged when a source that was dry no longer is."""
+        """The events that are ready now; the waiter is nudged when a source that was dry no longer is."""
         wanted = READ if exchange.wants_read else 0
         if starved:
             return wire.wait_once(waiter, wanted, None if reported else http1.PROGRESS_INTERVAL_S)

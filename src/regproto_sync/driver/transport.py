@@ -129,7 +129,7 @@ class Wire:
         return (ready & events or events) if ready else 0
 
     def receive(self) -> bytes | None:
-        """What has come; `b""`: closed in good order; None: nothing yet. Raises `OSError`."""
+        """The bytes that have come; `b""`: closed in good order; None: nothing yet. Raises `OSError`."""
         try:
             return self._socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

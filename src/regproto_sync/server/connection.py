@@ -132,7 +132,7 @@ class Connection:
         return keep
 
     def _is_short(self, head: RequestHead) -> bool:
-        """Whether the rest of a body is worth reading for its connection's sake."""
+        """True if the rest of a body is worth reading for its connection's sake."""
         if self._http.they_are_waiting_for_100_continue or head.header("transfer-encoding"):
             return False
         return int(head.header("content-length") or 0) <= DRAIN_MAX

@@ -141,7 +141,7 @@ class DiskStorage:
         self._journal.flush()
 
     def records(self) -> Mapping[RecordKey, Mapping[str, Any]]:
-        """What is kept."""
+        """Everything that is kept."""
         return self._records
 
 

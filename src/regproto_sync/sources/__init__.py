@@ -1,1 +1,1 @@
-"""What can be pushed: files, layers, images and artifacts, and the plans made of them. For every driver."""
+"""Sources of pushes: files, layers, images and artifacts, and the plans made of them. For every driver."""

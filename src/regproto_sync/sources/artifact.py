@@ -20,7 +20,7 @@ from regproto._model.plan import Blob, Manifest, MountSource, PushPlan
 
 TITLE: Final = "org.opencontainers.image.title"
 UNKNOWN_ARTIFACT: Final = "application/vnd.unknown.artifact.v1"
-"""What oras calls an artifact whose type nobody told."""
+"""The type that oras gives an artifact that comes without one."""
 EMPTY: Final = Descriptor(media_type=OCI_EMPTY, digest=Digest.of(b"{}"), size=2, data=b"{}")
 """The empty descriptor of the image-spec: `{}`, embedded."""
 

@@ -35,10 +35,10 @@ from regproto_sync.sources.plans import Item, blob_of
 
 @attrs.frozen(kw_only=True)
 class Attached:
-    """What `attach` has done."""
+    """The outcome of `attach`."""
 
     subject: Descriptor
-    """What it was attached to."""
+    """The manifest it was attached to."""
     digests: tuple[Digest, ...]
     """The attachments, in the order of their files."""
     result: PushResult
@@ -64,17 +64,17 @@ class Attaching:
 
     def push(self, subject: Descriptor) -> tuple[PushPlan, tuple[Digest, ...]]:
         """The plan that attaches it all to `subject`, and the attachments' digests. Raises `ContentError`."""
-        made = [self._artifact(files, subject) for files in self.files]
+        artifacts = [self._artifact(files, subject) for files in self.files]
         blobs: dict[Digest, Blob] = {}
         manifests: dict[Digest, Manifest] = {}
-        for one in made:
+        for one in artifacts:
             blobs |= {blob.descriptor.digest: blob for blob in one.blobs}
             manifests[one.manifest.descriptor.digest] = one.manifest
         root = next(iter(manifests)) if len(manifests) == 1 else None
         push = PushPlan(
             repository=self.reference.repository, blobs=blobs.values(), manifests=manifests.values(), root=root
         )
-        return push, tuple(one.manifest.descriptor.digest for one in made)
+        return push, tuple(one.manifest.descriptor.digest for one in artifacts)
 
     def _artifact(self, files: tuple[Blob, ...], subject: Descriptor) -> Artifact:
         return artifact(files, self.artifact_type, self.annotations, subject)
@@ -163,7 +163,7 @@ def plan_referrers(reference: str, *, artifact_type: str = "", plain_http: bool 
 
 
 def subject_of(result: PushResult) -> Descriptor:
-    """What the reference of a question is on. Raises the question's error."""
+    """The manifest that the reference of a question is on. Raises the question's error."""
     if result.error is not None:
         raise result.error
     (found,) = result.found
@@ -172,7 +172,7 @@ def subject_of(result: PushResult) -> Descriptor:
 
 
 def referrers_of(result: PushResult) -> Referrers:
-    """What is attached, by the answer to that question. Raises its error."""
+    """The attachments, by the answer to that question. Raises its error."""
     if result.error is not None:
         raise result.error
     (found,) = result.found

@@ -21,18 +21,18 @@ _GZIP_WINDOW: Final = 31
 """zlib's notation for the largest window (15) in gzip's format (+ 16)."""
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _GZIP_PADDING: Final = b"\0"
-"""What may follow a gzip file's end, as on tapes; gzip itself ignores it."""
+"""Padding after a gzip file's end, as on tapes; gzip itself ignores it."""
 _ZSTD_FED_BYTES: Final = 1024
 """Given to zstd at once: it makes at most some 30,000 bytes of one (a repeated byte: 128 kB from a block of 4), and
 one of its two interfaces returns all of that in one piece."""
 
 
 class CompressionUnavailable(ContentError):
-    """What a compression needs is not installed."""
+    """The library that a compression needs is not installed."""
 
 
 class Compressor(Protocol):
-    """What zlib's and zstd's compressors have in common."""
+    """The methods that zlib's and zstd's compressors have in common."""
 
     def compress(self, data: Any, /) -> bytes: ...
     def flush(self) -> bytes: ...
@@ -73,8 +73,8 @@ def compressor(compression: str, level: int) -> Compressor:
 def _zstd(level: int) -> Compressor:
     module = _zstd_module()
     compressor = module.ZstdCompressor(level=level)
-    made: Compressor = compressor.compressobj() if module.__name__ == "zstandard" else compressor
-    return made
+    stream: Compressor = compressor.compressobj() if module.__name__ == "zstandard" else compressor
+    return stream
 
 
 def _zstd_module() -> Any:
@@ -88,7 +88,7 @@ def _zstd_module() -> Any:
 
 
 class Unpacker:
-    """What is unpacked of content that comes in pieces: of all its members, if there are several.
+    """The plain bytes of content that comes in pieces: of all its members, if there are several.
 
     Args:
         compression: `none`, `gzip` or `zstd`.
@@ -107,7 +107,7 @@ class Unpacker:
         self._member: Any = None
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes | memoryview]:
-        """What `data` becomes. Raises `ContentError` if it is damaged."""
+        """The plain bytes of `data`. Raises `ContentError` if it is damaged."""
         if self._compression == "none":
             yield data
             return

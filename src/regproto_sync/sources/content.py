@@ -1,4 +1,4 @@
-"""What `Blob.source` may be for the bundled drivers: a file, a part of one, bytes, or anything else that is `Content`.
+"""The content of a blob (`Blob.source`) for the bundled drivers: a file, a part of one, bytes, or any other `Content`.
 
 What is on disk can change between the moment it was digested and the moment it is sent. So a `FileContent` remembers
 the file's size, mtime and inode, and drivers look again when they open it, before the last bytes go out, and after.

@@ -1,4 +1,4 @@
-"""What `docker save` writes, as the source of a push: a tar of layers, configs and a manifest.json that names them.
+"""The archive that `docker save` writes, as a source: a tar of layers, configs and a manifest.json that names them.
 
 It holds no manifest, so one is made, of Docker's schema 2: the same for the same archive. The config stays as it is,
 byte for byte. Each layer is read once before anything is sent, for its digest, and to see that it is the one that
@@ -154,7 +154,7 @@ def open_saved(archive: Archive, image: SavedImage) -> DockerImage:
 
 @attrs.frozen
 class SavedImage:
-    """What manifest.json says of one image."""
+    """One image's entry in manifest.json."""
 
     config: str
     """Its path in the archive, as those of the layers."""
@@ -225,7 +225,7 @@ def _select(entries: Sequence[SavedImage], name: str | None) -> SavedImage:
 
 
 def find_saved(archive: Archive, path: str) -> SliceContent:
-    """What is at a path that manifest.json names. Raises `ContentError`."""
+    """The content at a path that manifest.json names. Raises `ContentError`."""
     if path.startswith("/") or ".." in path.split("/"):
         raise ContentError(f"manifest.json: {printable(path, 200)} leads out of the archive")
     found = archive.find(path)
@@ -237,8 +237,8 @@ def find_saved(archive: Archive, path: str) -> SliceContent:
 def _config(archive: Archive, path: str) -> bytes:
     config = read_small(find_saved(archive, path), printable(path, 200))
     digest = Digest.of(config)
-    told = path.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
-    if _HEX.fullmatch(told) and told != digest.hex:
+    stated = path.rpartition("/")[2].removesuffix(".json").removeprefix("sha256:")
+    if _HEX.fullmatch(stated) and stated != digest.hex:
         raise ContentError(f"{path}: the config does not match its digest (it is {digest}): the archive is damaged")
     return config
 

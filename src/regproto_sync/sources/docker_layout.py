@@ -1,4 +1,4 @@
-"""What docker 25 and later save, and containerd, buildx and regctl too: an OCI layout with a manifest.json beside it.
+"""The archive that docker 25, containerd, buildx and regctl save: an OCI layout with a manifest.json beside it.
 
 Both list images, and they may disagree: docker 25.0.0 wrote the layers of the layout in another order than
 manifest.json and the configs have; a layout may list an index of which one platform was ever pulled. Other

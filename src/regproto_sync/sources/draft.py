@@ -1,4 +1,4 @@
-"""What `PushPlan.draft` is for the bundled drivers: something that makes the rest of a plan from streams."""
+"""Drafts (`PushPlan.draft`) for the bundled drivers: each makes the rest of a plan from streams."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from regproto_sync.sources.spool import COPY_BYTES, spool
 from regproto_sync.sources.tar import BLOCK
 
 FILE_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
-"""What oras calls a file whose media type nobody told."""
+"""The media type that oras gives a file that comes without one."""
 FOLDER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 UNPACK: Final = "io.deis.oras.content.unpack"
 """Tells oras to unpack the layer when it is pulled."""
@@ -115,12 +115,12 @@ def folder_blob(
         named = error.filename if isinstance(error, OSError) else None
         where = named if isinstance(named, str) else os.fspath(path)
         raise ContentError(f"{printable(where)}: {_reason(error)}") from error
-    told = {TAR_DIGEST: f"sha256:{tar_digest}", UNPACK: "true", **_titled(title)}
+    packed = {TAR_DIGEST: f"sha256:{tar_digest}", UNPACK: "true", **_titled(title)}
     descriptor = Descriptor(
         media_type=media_type,
         digest=Digest(f"sha256:{digest}"),
         size=content.size,
-        annotations={**told, **(annotations or {})},
+        annotations={**packed, **(annotations or {})},
     )
     return Blob(descriptor=descriptor, source=content)
 

@@ -43,7 +43,7 @@ from regproto_sync.sources.stream import NOT_EMPTY, CompressedStream, StreamCont
 
 MEDIA_TYPES: Final = {"none": OCI_LAYER, "gzip": f"{OCI_LAYER}+gzip", "zstd": f"{OCI_LAYER}+zstd"}
 DEFAULT_CONFIG: Final[Mapping[str, Any]] = {"architecture": "amd64", "os": "linux"}
-"""What an image's config has to say at least."""
+"""Fields that an image's config has to have."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +54,7 @@ class Layer:
     """
 
     name: str
-    """What errors call it."""
+    """Its name in errors."""
     open_source: Callable[[], Source] = attrs.field(repr=False)
     compression: str = "gzip"
     level: int | None = None
@@ -112,7 +112,7 @@ class Layer:
         return cls(name=name, open_source=open_source, compression=compression, level=level, is_file=is_file, **chosen)
 
     def content(self) -> StreamContent:
-        """What is sent of it, once. Raises `ContentError` if it is a file and begins as none that it has to be."""
+        """Its content, which can be sent once. Raises `ContentError` if it is a file with another beginning."""
         content = StreamContent(self.open_source, self.compression, self.level, packed=self.packed)
         if self.packed != NOT_EMPTY and self.is_file:
             with self._named(), contextlib.closing(self.open_source()) as source:
@@ -125,15 +125,15 @@ class Layer:
 
         def write(file: BinaryIO) -> CompressedStream:
             with contextlib.closing(self.open_source()) as source:
-                made = CompressedStream(source, self.compression, self.level, packed=self.packed)
-                for piece in made:
+                stream = CompressedStream(source, self.compression, self.level, packed=self.packed)
+                for piece in stream:
                     file.write(piece)
-            return made
+            return stream
 
         with self._named():
-            content, made = spool(write)
-        descriptor = Descriptor(media_type=self.media_type, digest=made.digest, size=made.size)
-        return DockerLayer(descriptor=descriptor, diff_id=made.diff_id, content=content)
+            content, stream = spool(write)
+        descriptor = Descriptor(media_type=self.media_type, digest=stream.digest, size=stream.size)
+        return DockerLayer(descriptor=descriptor, diff_id=stream.diff_id, content=content)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -195,11 +195,11 @@ class ImageDraft:
             next(streamed).descriptor if isinstance(layer, StreamContent) else layer.descriptor for layer in self.layers
         ]
         config = self._config()
-        made = saved_manifest(config, layers) if self.docker else image_manifest(config, layers)
-        described = made.info.config
+        manifest = saved_manifest(config, layers) if self.docker else image_manifest(config, layers)
+        described = manifest.info.config
         assert described is not None
         blob = Blob(descriptor=described, source=BytesContent(config))
-        return Manifests(id=need.id, root=made.descriptor.digest, manifests=(made,), blobs=(blob,))
+        return Manifests(id=need.id, root=manifest.descriptor.digest, manifests=(manifest,), blobs=(blob,))
 
     def _config(self) -> bytes:
         found = [layer.diff_id for layer in self.layers]
@@ -238,12 +238,12 @@ def _push_of(
     config: Mapping[str, Any], layers: Sequence[DockerLayer], repository: str, tags: Sequence[str]
 ) -> PushPlan:
     content = image_config(config, [layer.diff_id for layer in layers])
-    made = image_manifest(content, [layer.descriptor for layer in layers])
-    assert made.info.config is not None
+    manifest = image_manifest(content, [layer.descriptor for layer in layers])
+    assert manifest.info.config is not None
     blobs = {layer.descriptor.digest: Blob(descriptor=layer.descriptor, source=layer.content) for layer in layers}
-    root = made.descriptor.digest
-    blobs[made.info.config.digest] = Blob(descriptor=made.info.config, source=BytesContent(content))
-    return PushPlan(repository=repository, blobs=blobs.values(), manifests=[made], root=root, tags=tags)
+    root = manifest.descriptor.digest
+    blobs[manifest.info.config.digest] = Blob(descriptor=manifest.info.config, source=BytesContent(content))
+    return PushPlan(repository=repository, blobs=blobs.values(), manifests=[manifest], root=root, tags=tags)
 
 
 @attrs.frozen
@@ -256,7 +256,7 @@ class Compression:
 
     @classmethod
     def of(cls, name: str | None, level: int | None, spool: bool) -> Compression | None:
-        """What `push` was told; None: nothing.
+        """The compression that `push` was given; None: none.
 
         Raises:
             LocalProtocolError: there is no such compression or level, or there is nothing that it could be about.
@@ -306,8 +306,8 @@ class _First:
 
 def compressed(image: DockerImage, how: Compression) -> DockerImage:
     """The image with its plain layers compressed into temporary files. Raises `ContentError`."""
-    made = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
-    layers = tuple(layer.spooled() if isinstance(layer, Layer) else layer for layer in made)
+    compressing = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
+    layers = tuple(layer.spooled() if isinstance(layer, Layer) else layer for layer in compressing)
     check_unchanged([layer.diff_id for layer in image.layers], [layer.diff_id for layer in layers])
     manifest = saved_manifest(image.config, [layer.descriptor for layer in layers])
     return attrs.evolve(image, layers=layers, manifest=manifest)
@@ -315,11 +315,11 @@ def compressed(image: DockerImage, how: Compression) -> DockerImage:
 
 def compressing_push(image: DockerImage, how: Compression, repository: str, tags: Sequence[str]) -> PushPlan:
     """The plan of the image with its plain layers compressed on their way."""
-    made = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
-    parts = tuple(layer.content() if isinstance(layer, Layer) else layer for layer in made)
+    compressing = [_compressing(layer, number, how) for number, layer in enumerate(image.layers)]
+    parts = tuple(layer.content() if isinstance(layer, Layer) else layer for layer in compressing)
     streams = [
         StreamBlob(key=f"layer-{number}", media_type=layer.media_type, source=content)
-        for number, (layer, content) in enumerate(zip(made, parts, strict=True))
+        for number, (layer, content) in enumerate(zip(compressing, parts, strict=True))
         if isinstance(layer, Layer)
     ]
     if not streams:

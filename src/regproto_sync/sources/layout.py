@@ -118,7 +118,7 @@ def layout_of(files: Files, name: str | None) -> Layout:
 
 
 def layout_entries(files: Files) -> tuple[Descriptor, ...]:
-    """What index.json lists. Raises `ContentError`, also if it is no layout."""
+    """The entries of index.json. Raises `ContentError`, also if it is no layout."""
     _check_version(files)
     content = _required(files, "index.json")
     own = parse_json_object(content, "index.json").get("mediaType", OCI_INDEX)
@@ -173,7 +173,7 @@ def _select(entries: tuple[Descriptor, ...], name: str | None) -> Descriptor:
 
 
 def entry_names(entry: Descriptor) -> list[str]:
-    """What an entry is called: by the image-spec, and by docker, whose name says more."""
+    """The names of an entry: by the image-spec, and by docker, whose name says more."""
     return [entry.annotations[key] for key in (REF_NAME, DOCKER_NAME) if key in entry.annotations]
 
 

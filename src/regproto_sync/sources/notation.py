@@ -25,7 +25,7 @@ class SourceNotFound(ContentError):
 
 
 class Form(enum.Enum):
-    """What a source is said to be."""
+    """The kinds of source that a name can ask for."""
 
     ANY = ""
     FOLDER = "oci"
@@ -49,7 +49,7 @@ _FORMS: Final = {form.value: form for form in Form if form.value}
 
 
 def parse_source(source: str | os.PathLike[str]) -> SourceName:
-    """What a source's name means; a path object is a path and nothing else.
+    """The form, path and image that a source's name means; a path object is a path and nothing else.
 
     Raises:
         SourceNotFound: no part of it is an existing path.

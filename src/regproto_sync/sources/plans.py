@@ -94,8 +94,8 @@ def plan_layer(
             stream = StreamBlob(key="layer", media_type=layer.media_type, source=layer.content())
             push = PushPlan(repository=target.repository, streams=[stream])
             return Planned(registry_url=url, reference=target, push=push, source=None)
-        made = layer.spooled()
-        blob = Blob(descriptor=made.descriptor, source=made.content)
+        spooled = layer.spooled()
+        blob = Blob(descriptor=spooled.descriptor, source=spooled.content)
     else:
         blob = blob_of(layer)
     mounts = [mount_source(text, target.registry) for text in mount_from]
@@ -237,8 +237,8 @@ def plan_artifact(
     """
     target, url, names = target_of(reference, tags, plain_http)
     mounts = [mount_source(text, target.registry) for text in mount_from]
-    made = artifact([blob_of(item) for item in files], artifact_type, annotations)
-    push = made.push(target.repository, tags=names, mount_from=mounts)
+    found = artifact([blob_of(item) for item in files], artifact_type, annotations)
+    push = found.push(target.repository, tags=names, mount_from=mounts)
     if target.digest is not None and target.digest != push.root:
         raise ContentError(f"the reference asks for {target.digest}, but the artifact is {push.root}")
     return Planned(registry_url=url, reference=target, push=push, source=None)

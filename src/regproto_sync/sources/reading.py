@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Source(Protocol):
-    """What a stream is read from: a file, or anything with these two. It may have `readinto` as well."""
+    """The origin of a stream: a file, or anything with these two. It may have `readinto` as well."""
 
     def read(self, size: int, /) -> bytes | None:
         """At most `size` bytes; none: it has ended; None: there is nothing yet."""

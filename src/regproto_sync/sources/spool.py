@@ -42,13 +42,13 @@ class SpooledContent:
 
 
 def spool(write: Callable[[BinaryIO], T]) -> tuple[SpooledContent, T]:
-    """What `write` puts into a temporary file, and what it returns. Raises `OSError`, and whatever `write` raises."""
+    """The content that `write` puts into a temporary file, and its result. Raises `OSError`, or as `write` does."""
     descriptor, name = tempfile.mkstemp(prefix="regproto-")
     path = Path(name)
     try:
         with open(descriptor, "wb") as file:
-            made = write(file)
-        return SpooledContent(path), made
+            result = write(file)
+        return SpooledContent(path), result
     except BaseException:
         _remove(path)
         raise

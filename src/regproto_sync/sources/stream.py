@@ -32,13 +32,13 @@ from regproto_sync.sources.tar import TarCheck
 AHEAD_BYTES: Final = 1024 * 1024
 """Read before the connection takes it: some blocks, so that neither side waits for the other's next."""
 PIECE_MIN_BYTES: Final = 64 * 1024
-"""What compresses well comes in crumbs, which are gathered up to this before they go on."""
+"""Pieces smaller than this, which good compression makes, are gathered before they go on."""
 RELEASE_S: Final = 0.5
 """How long `close` waits for a source that is being read; one that hangs (a terminal) is left to its own."""
 
 
 NOT_EMPTY: Final = "anything"
-"""What a source may have to be: whatever it is, if it is something at all."""
+"""Asks of a source only that it is not empty."""
 
 
 class TarLayer:
@@ -200,7 +200,7 @@ def _fill(source: Source, room: memoryview) -> int:
 
 
 class StreamContent:
-    """What `StreamBlob.source` is for the bundled drivers. It can be sent once.
+    """The content of a stream (`StreamBlob.source`) for the bundled drivers. It can be sent once.
 
     Args:
         open_source: gives the source, which is read to its end and closed, on a thread of ours.
@@ -276,7 +276,7 @@ class StreamContent:
             self._start(key, algorithm)
 
     def failure(self, timeout_s: float) -> str | None:
-        """What is wrong with the beginning, once that is read; None: nothing, or it is not there in so many seconds."""
+        """The fault of the beginning, once that is read; None: it has none, or is not there in so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.looked or self._closed or self._error is not None, timeout_s)
             return self._error
@@ -446,7 +446,7 @@ class StreamReader:
             content._kept += len(content._pieces.popleft())
 
     def _find(self) -> memoryview | None:
-        """What there is at the position, up to the end of a piece."""
+        """The bytes at the position, up to the end of a piece; None: there are none yet."""
         content = self._content
         end = content._read
         for piece in reversed(content._pieces):  # nearly always the last few

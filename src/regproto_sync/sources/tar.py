@@ -27,7 +27,7 @@ PATH_MAX: Final = 4096
 
 
 class Kind(enum.Enum):
-    """What a member is."""
+    """Kinds of members."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -119,11 +119,11 @@ def read_members(file: BinaryIO, size: int) -> list[Member]:
 
 
 def _check_sum(header: bytes, offset: int) -> None:
-    told = _number(header[148:156], "checksum")
+    stated = _number(header[148:156], "checksum")
     blanked = header[:148] + b" " * 8 + header[156:]
     unsigned = sum(blanked)
     # Some old tars add up signed bytes.
-    if told != unsigned and told != unsigned - 256 * sum(byte > 127 for byte in blanked):
+    if stated != unsigned and stated != unsigned - 256 * sum(byte > 127 for byte in blanked):
         where = "is not a tar archive" if offset == 0 else f"is damaged: the header at byte {offset} is not one"
         raise ContentError(where)
 
@@ -227,7 +227,7 @@ class TarCheck:
         self._extended: dict[str, bytes] = {}
         self._shared: dict[str, bytes] = {}
         self.headers = 0
-        """That came so far."""
+        """The headers that came so far."""
         self._empty_blocks = 0
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -251,7 +251,7 @@ class TarCheck:
 
     @property
     def _is_over(self) -> bool:
-        """What follows the end of an archive is of no meaning."""
+        """The end of the archive is there: nothing after it has a meaning."""
         return self._empty_blocks >= (1 if self.headers else 2)
 
     def _take(self, block: bytes) -> None:

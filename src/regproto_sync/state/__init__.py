@@ -1,1 +1,1 @@
-"""What outlives the process. For every driver."""
+"""State that outlives the process. For every driver."""

@@ -44,7 +44,7 @@ Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
 
 class Session(Protocol):
-    """What the driver uses of `regproto.Session`."""
+    """The part of `regproto.Session` that the driver uses."""
 
     def submit(self, push: PushPlan, /) -> int: ...
     def poll(self, now: float) -> Output: ...
@@ -140,7 +140,7 @@ class Driver:
         keychain: Keychain,
         tls: ssl.SSLContext | None,
         on_notice: Callable[[Notice], None] | None,
-        keeper: CheckpointStore | None,
+        checkpoint_store: CheckpointStore | None,
         clock: Callable[[], float],
         grace_s: float,
     ) -> None:
@@ -149,7 +149,7 @@ class Driver:
         self._tls = tls
         self._tls_lock = trio.Lock()
         self._on_notice = on_notice
-        self._keeper = keeper
+        self._checkpoint_store = checkpoint_store
         self._clock = clock
         self._grace_s = grace_s
         # The core bounds what is in flight, so nothing may ever queue for a thread.
@@ -272,13 +272,13 @@ class Driver:
                 case unknown:
                     assert_never(unknown)
 
-    async def _wait(self, patience_s: float) -> None:
-        with trio.move_on_after(max(0.0, patience_s)):
+    async def _wait(self, timeout_s: float) -> None:
+        with trio.move_on_after(max(0.0, timeout_s)):
             await self._news.wait()
         self._news = trio.Event()
 
-    def _tell(self, what: Input) -> None:
-        self._session.receive(self._clock(), what)
+    def _tell(self, event: Input) -> None:
+        self._session.receive(self._clock(), event)
         self._news.set()
 
     def _show(self, notice: Notice) -> None:
@@ -292,13 +292,13 @@ class Driver:
             self._close()
 
     async def _keep(self, data: bytes) -> None:
-        if self._keeper is None:
+        if self._checkpoint_store is None:
             return
         try:
-            await trio.to_thread.run_sync(self._keeper.save, data, limiter=self._threads)
+            await trio.to_thread.run_sync(self._checkpoint_store.save, data, limiter=self._threads)
         except BaseException as error:
             self._error = error
-            self._keeper = None
+            self._checkpoint_store = None
             self._close()
 
     def _close(self) -> None:
@@ -348,7 +348,7 @@ class Driver:
 
 
 def _first(error: BaseException) -> BaseException:
-    """What a nursery's group is about: its first error that is not a mere cancellation."""
+    """The first error in a nursery's group that is not a mere cancellation."""
     while isinstance(error, BaseExceptionGroup):
         error = next((e for e in error.exceptions if not isinstance(e, trio.Cancelled)), error.exceptions[0])
     return error

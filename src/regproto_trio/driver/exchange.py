@@ -74,7 +74,7 @@ class ExchangeTask:
         return self._http.outcome
 
     async def _try(self) -> Failed | None:
-        """What keeps the exchange from beginning; None: it began, and knows how it ended."""
+        """The failure that keeps the exchange from beginning; None: it began, and knows how it ended."""
         if is_late(self._send, self._context.clock()):
             return unsent(self._send, FailureKind.NOT_SENT, "too late")
         if isinstance(self._send.body, Stream):

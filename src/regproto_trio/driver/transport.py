@@ -23,7 +23,7 @@ IDLE_MAX: Final = 32
 """Idle connections kept per origin: what the core's default lets be in flight."""
 
 CONNECTION_ERRORS: Final = (OSError, trio.BrokenResourceError)
-"""What a connection raises when it is broken."""
+"""Raised by a connection that is broken."""
 
 TlsContext = Callable[[], Awaitable[ssl.SSLContext]]
 
@@ -116,7 +116,7 @@ class Wire:
         self._tcp.stop_writing()
 
     async def receive(self) -> bytes | bytearray:
-        """What has come; empty: closed in good order. Raises `CONNECTION_ERRORS`."""
+        """The bytes that have come; empty: closed in good order. Raises `CONNECTION_ERRORS`."""
         return await (self._tls or self._tcp).receive_some(RECEIVE_BYTES)
 
     @property

@@ -6,7 +6,7 @@ it is asked for.
     script.py      a session that says what it is told to, and records what it hears
     peer.py        registries of raw bytes
     bench.py       what a check works with
-    connecting.py, answering.py, asking.py, aborting.py, sending.py, looping.py,
+    connecting.py, answering.py, requesting.py, aborting.py, sending.py, looping.py,
     streaming.py   the checks
     report.py      what came of them
 """

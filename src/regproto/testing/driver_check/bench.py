@@ -1,4 +1,4 @@
-"""What a check works with: the driver, run in a thread of its own so that one that hangs is noticed; peers; words."""
+"""The tools of a check: the driver, run in a thread of its own so that one that hangs is noticed; peers; words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from regproto._model.messages import (
 from regproto.testing.driver_check.peer import Handler, Peer
 from regproto.testing.driver_check.script import RESULT, ScriptedSession, Step, answered
 from regproto.testing.driver_check.tls import serving, trusting
-from regproto.testing.driver_check.words import last_told, raised
+from regproto.testing.driver_check.words import last_event, raised
 
 Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
@@ -82,7 +82,7 @@ class Check:
     name: str
     """Short; also how a transport's lack of it is declared."""
     rule: str
-    """What a driver does, in a sentence."""
+    """The driver's duty, in a sentence."""
     perform: Callable[[Bench], None] = attrs.field(repr=False)
 
 
@@ -135,7 +135,7 @@ class Bench:
     """How long anything may take; nothing waits this long when all is well."""
     stream_source: StreamSource = attrs.field(factory=default_stream_source)
     peer_errors: list[BaseException] = attrs.field(factory=list, init=False)
-    """What went wrong at peers, which counts if nothing else did."""
+    """Errors of peers, which counts if nothing else did."""
 
     peers: list[Peer] = attrs.field(factory=list, init=False)
     """All that were there, the newest last."""
@@ -187,7 +187,7 @@ class Bench:
 
     def _so_far(self, session: ScriptedSession) -> str:
         seen = "; ".join(sight for peer in self.peers[-2:] if (sight := peer.sight()))
-        return f" (the driver told last: {last_told(session.inputs)}; the peer saw: {seen or 'no connection'})"
+        return f" (the driver told last: {last_event(session.inputs)}; the peer saw: {seen or 'no connection'})"
 
     def exchange(self, send: Send, tls: ssl.SSLContext | None = None) -> Response | Failed:
         """The answer to one `Send`."""

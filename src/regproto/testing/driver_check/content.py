@@ -1,4 +1,4 @@
-"""What bodies are read from while a driver is checked: a file, and content that does what it should not.
+"""The content of bodies while a driver is checked: a file, and content that does what it should not.
 
 Both have what docs/drivers.md asks of a `Blob.source`: `open(offset)` gives a binary stream, `check(stream)` raises if
 the content has changed.

@@ -140,7 +140,7 @@ class Peer:
             self.errors.append(error)
 
     def sight(self) -> str:
-        """What it saw, in words; empty: nothing."""
+        """Everything it saw, in words; empty: nothing."""
         lines = self._lines[-2:]
         last = "; ".join(f"requests: {line.heads}, then it waited for {line.waits_for}" for line in lines)
         return f"connections: {self.connections} ({last or 'no TLS'})" if self.connections else ""

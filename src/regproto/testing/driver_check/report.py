@@ -1,4 +1,4 @@
-"""What came of the checks of a driver."""
+"""The results of a driver's checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 
 class Verdict(enum.Enum):
-    """What came of one check."""
+    """The result of one check."""
 
     PASSED = "passed"
     LACKING = "lacking"
@@ -24,7 +24,7 @@ class Finding:
     rule: str
     verdict: Verdict
     detail: str = ""
-    """What the driver did instead."""
+    """The driver's behaviour that breaks the rule."""
     hung: bool = False
     """It never returned: a thread of it may be left."""
 
@@ -36,7 +36,7 @@ class Finding:
 
 @attrs.frozen(kw_only=True)
 class DriverReport:
-    """What came of all checks; printed, it is a table."""
+    """The results of all checks; printed, they are a table."""
 
     driver: str
     findings: tuple[Finding, ...]

@@ -17,7 +17,7 @@ from regproto.testing.driver_check.tls import serving as serving_tls
 _SOON_S: Final = 0.1
 """Until `not_after`, where a check lets it pass: it must be begun in time, and is waited for."""
 _FRAMING: Final = frozenset({"host", "content-length", "connection", "user-agent"})
-"""What a driver may add to the headers of a Send."""
+"""Headers that a driver may add to those of a Send."""
 
 
 @check("request line", "the URL's path and query go out byte for byte, and the method as it is")

@@ -100,5 +100,5 @@ def _perform(bench: Bench, check: Check, lacking: frozenset[str]) -> Finding:
 
 
 def name_of(run_session: RunSession) -> str:
-    """What a driver is called in its report."""
+    """The name of a driver in its report."""
     return f"{getattr(run_session, '__module__', '')}:{getattr(run_session, '__qualname__', repr(run_session))}"

@@ -175,7 +175,7 @@ class ScriptedSession:
         return [event for _, event in self.inputs if isinstance(event, Response | Failed) and event.id == id]
 
     def progress(self, id: int, phase: Phase | None = None) -> list[Progress]:
-        """What an exchange has reported."""
+        """The reports of an exchange."""
         told = (event for _, event in self.inputs if isinstance(event, Progress) and event.id == id)
         return [event for event in told if phase is None or event.phase is phase]
 

@@ -58,7 +58,7 @@ def _body(source: object, offset: int = 0, limit_bytes: int | None = None) -> St
     return Stream(key="layer", source=source, offset=offset, limit_bytes=limit_bytes, keep_bytes=PART)
 
 
-def _told(answer: Response | Failed) -> StreamStatus:
+def _status(answer: Response | Failed) -> StreamStatus:
     expect(answer.stream is not None, "the answer does not say how the stream stands")
     assert answer.stream is not None
     return answer.stream
@@ -72,8 +72,8 @@ def streams(bench: Bench) -> None:
         answer = responded(bench.exchange(ask(1, peer.url, "PATCH", _body(source))))
     expect(whole.bodies == [data], "the stream did not arrive as it is")
     expect(whole.headers[0].get("transfer-encoding") == "chunked", f"it was not chunked: {whole.headers[0]}")
-    told = _told(answer)
-    expect((told.sent, told.size, told.digest) == (SIZE, SIZE, Digest.of(data)), f"it tells {told}")
+    status = _status(answer)
+    expect((status.sent, status.size, status.digest) == (SIZE, SIZE, Digest.of(data)), f"it tells {status}")
 
     parts = _Requests()
     with bench.peer(parts) as peer, bench.stream_source(lambda: io.BytesIO(data)) as source:
@@ -86,8 +86,8 @@ def streams(bench: Bench) -> None:
         head = parts.headers[number]
         framing = (head.get("content-length"), head.get("content-range"))
         expect(framing == (str(size), f"{start}-{start + size - 1}"), f"a part of a stream was framed {framing}")
-        told = _told(responded(session.answers(number)[0]))
-        expect(told.sent == start + size, f"{start + size} bytes were sent, but it tells {told}")
+        status = _status(responded(session.answers(number)[0]))
+        expect(status.sent == start + size, f"{start + size} bytes were sent, but it tells {status}")
 
 
 @check("stream fails", "a stream that can't be read, or not from there on, is Failed(CONTENT)")
@@ -127,8 +127,8 @@ def no_streams(bench: Bench) -> None:
     with bench.peer(until_closed) as peer, bench.stream_source(broken) as source:
         answer = bench.exchange(ask(1, peer.url, "PATCH", _body(source, limit_bytes=PART)))
         failed(answer, FailureKind.CONTENT, nothing_written=True)
-    told = Until("the answer to NeedManifests", _heard)
-    session = bench.run(NeedManifests(id=5, push_id=0, draft=_Draft("no config"), streams=()), told)
+    heard = Until("the answer to NeedManifests", _heard)
+    session = bench.run(NeedManifests(id=5, push_id=0, draft=_Draft("no config"), streams=()), heard)
     refusal = session.inputs[0][1]
     refused = isinstance(refusal, NoManifests) and refusal.error
     expect(refused, f"the answer should be NoManifests with an error, but was {refusal!r}")
@@ -139,7 +139,7 @@ def _heard(session: ScriptedSession) -> bool:
 
 
 class _Draft:
-    """What makes the rest of a plan."""
+    """A draft that makes the rest of a plan, or fails."""
 
     def __init__(self, error: str = "") -> None:
         self.error = error
@@ -152,9 +152,9 @@ class _Draft:
 
 @check("drafts", "NeedManifests is answered with what the plan's draft makes of the streams, or with its error")
 def drafts(bench: Bench) -> None:
-    told = Until("the answer to NeedManifests", _heard)
-    session = bench.run(NeedManifests(id=5, push_id=0, draft=_Draft(), streams=()), told)
+    heard = Until("the answer to NeedManifests", _heard)
+    session = bench.run(NeedManifests(id=5, push_id=0, draft=_Draft(), streams=()), heard)
     expect(session.inputs[0][1] == Manifests(id=5, root=None), f"it says {session.inputs[0][1]!r}")
-    session = bench.run(NeedManifests(id=6, push_id=0, draft=_Draft("no config"), streams=()), told)
+    session = bench.run(NeedManifests(id=6, push_id=0, draft=_Draft("no config"), streams=()), heard)
     answer = session.inputs[0][1]
     expect(isinstance(answer, NoManifests) and "no config" in answer.error, f"it says {answer!r}")

@@ -1,4 +1,4 @@
-"""What went on, in words, for whoever reads why a check failed."""
+"""Words for people who read why a check failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regproto._model.messages import Input, Progress
 _TOLD_MAX: Final = 3
 
 
-def last_told(inputs: Sequence[tuple[float, Input]]) -> str:
+def last_event(inputs: Sequence[tuple[float, Input]]) -> str:
     """The last things that a session was told."""
     return ", ".join(_short(event) for _, event in inputs[-_TOLD_MAX:]) or "nothing"
 
