@@ -39,10 +39,10 @@ class Exchange(httpx.AsyncByteStream):
 
     def __init__(self, send: r.Send, tell: Callable[[r.Input | None], None]) -> None:
         self.send, self.tell = send, tell
-        self.content, self.course = http1.SliceReader(send.body), driving.ExchangeProgress(send)
+        self.content, self.progress = http1.SliceReader(send.body), driving.ExchangeProgress(send)
 
     def reach(self, phase: r.Phase, more: int = 0) -> None:
-        self.tell(self.course.reach(time.monotonic(), phase, more))
+        self.tell(self.progress.reach(time.monotonic(), phase, more))
 
     async def trace(self, event: str, info: Any) -> None:
         """Told by httpx of each thing it begins and ends."""
@@ -74,7 +74,7 @@ class Driver(asyncio_driver.Driver):
             with closing(exchange.content):
                 return await self.ask(send, exchange)
         except (asyncio.CancelledError, Exception) as error:
-            return exchange.course.failed(kind_of(error), error)
+            return exchange.progress.failed(kind_of(error), error)
 
     async def ask(self, send: r.Send, exchange: Exchange) -> r.Response:
         origin = http1.Origin.of(send.url)
