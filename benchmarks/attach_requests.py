@@ -13,21 +13,8 @@ import json
 import sys
 from urllib.parse import urlsplit
 
-from regproto import (
-    Blob,
-    Descriptor,
-    Digest,
-    Finished,
-    Manifest,
-    PushPlan,
-    PushResult,
-    ResolveReference,
-    Response,
-    Send,
-    Session,
-    Wait,
-)
-from regproto.testing import FakeRegistry, RegistryOptions, Request
+from regproto import Blob, Descriptor, Digest, Manifest, PushPlan, ResolveReference, Session
+from regproto.testing import FakeRegistry, RegistryOptions, Simulation
 
 BASE = "http://registry.localhost"
 REPOSITORY = "team/app"
@@ -63,31 +50,6 @@ def attachment(subject: Descriptor) -> PushPlan:
     return PushPlan(repository=REPOSITORY, blobs=blobs, manifests=[made], root=made.descriptor.digest)
 
 
-def run(session: Session, push: PushPlan, registry: FakeRegistry, log: list[tuple[float, str]]) -> PushResult:
-    """Perform one push in simulated time; every request is logged with the time it was made at."""
-    session.submit(push)
-    now = log[-1][0] if log else 0.0
-    flying: list[Send] = []
-    while True:
-        match session.poll(now):
-            case Send() as send:
-                log.append((now, f"{send.method} {urlsplit(send.url).path}"))
-                flying.append(send)
-            case Finished(result=result):
-                assert result.error is None, result.error
-                return result
-            case Wait(until=until):
-                if not flying:
-                    now = until
-                for send in flying:
-                    body = send.body if isinstance(send.body, bytes) else send.body.source
-                    assert isinstance(body, bytes)
-                    reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
-                    content = b"" if send.method == "HEAD" else reply.content
-                    session.receive(now, Response(id=send.id, status=reply.status, headers=reply.headers, body=content))
-                flying = []
-
-
 def main() -> int:
     """Print the requests; the exit code."""
     code = 0
@@ -95,13 +57,17 @@ def main() -> int:
         registry = FakeRegistry(options)
         registry.put_blob(REPOSITORY, b"{}")
         registry.put_manifest(REPOSITORY, manifest(), "1.0")
-        session = Session(BASE)
         log: list[tuple[float, str]] = []
-        (subject,) = run(
-            session, PushPlan(repository=REPOSITORY, lookups=[ResolveReference(reference="1.0")]), registry, log
-        ).found
+        simulation = Simulation(
+            Session(BASE),
+            registry,
+            answer=lambda send: log.append((simulation.now, f"{send.method} {urlsplit(send.url).path}")),  # noqa: B023
+        )
+        simulation.run(PushPlan(repository=REPOSITORY, lookups=[ResolveReference(reference="1.0")]))
+        (subject,) = simulation.results[1].found
         assert isinstance(subject, Descriptor)
-        result = run(session, attachment(subject), registry, log)
+        result = simulation.run(attachment(subject))
+        assert result.error is None, result.error
         looks = sum(at > 0 for at, _ in log)
         requests = len(log) - looks
         guarantee = result.listed[0].guarantee.value

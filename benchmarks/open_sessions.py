@@ -12,8 +12,6 @@ twice the places were open at once.
 from __future__ import annotations
 
 import argparse
-import heapq
-import itertools
 import sys
 import time
 from collections import Counter
@@ -22,7 +20,7 @@ from typing import Any
 import attrs
 
 import regproto as r
-from regproto.testing import FakeRegistry, RegistryOptions, Request, RequestHead
+from regproto.testing import FakeRegistry, RegistryOptions, RequestHead, Simulation
 
 BASE = "http://registry.example"
 REPOSITORY = "team/app"
@@ -94,36 +92,9 @@ def filled(push: r.PushPlan, options: RegistryOptions | None = None, every: int 
 
 def simulated(push: r.PushPlan, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:
     """Push in simulated time, every answer after so long."""
-    session = r.Session(BASE, config)
-    push_id = session.submit(push)
-    now = 0.0
-    coming: list[tuple[float, int, r.Response]] = []  # answers, by when they come
-    order = itertools.count()
-    while True:
-        match session.poll(now):
-            case r.Send() as send:
-                body = send.body
-                if isinstance(body, r.BlobSlice):
-                    assert isinstance(body.source, bytes)
-                    body = body.source[body.offset : body.offset + body.size]
-                assert isinstance(body, bytes)
-                reply = registry.handle(Request.to(send.method, send.url, send.headers, body), now)
-                answer = r.Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
-                heapq.heappush(coming, (now + answer_s, next(order), answer))
-                session.receive(now, r.Progress(id=send.id, phase=r.Phase.WAITING))
-            case r.NeedCredentials(id=number):
-                session.receive(now, r.NoCredentials(id=number))
-            case r.Finished(push_id=number, result=result):
-                assert number == push_id
-                left = len(registry.sessions(REPOSITORY))
-                return Opened(result, registry.by_method, left, registry.most, now)
-            case r.Wait(until=until):
-                if coming and coming[0][0] <= until:
-                    now, _, answer = heapq.heappop(coming)
-                    session.receive(now, answer)
-                else:
-                    assert until < float("inf"), "nothing is in flight, and nothing is waited for"
-                    now = until
+    simulation = Simulation(r.Session(BASE, config), registry, latency_s=answer_s)
+    result = simulation.run(push)
+    return Opened(result, registry.by_method, len(registry.sessions(REPOSITORY)), registry.most, simulation.now)
 
 
 def on_sockets(push: r.PushPlan, registry: Watched, config: r.Config, answer_s: float = 1.0) -> Opened:

@@ -1,7 +1,6 @@
 """Requests and round trips of clean pushes, counted against the fake registry without a network.
 
-All that is in flight together is answered together: one such batch is a round trip, so their number is the
-critical path.
+Every answer takes a second of simulated time, so the seconds are the round trips of the critical path.
 
     python benchmarks/round_trips.py
 """
@@ -10,8 +9,8 @@ from __future__ import annotations
 
 import json
 
-from regproto import BlobSlice, Digest, Finished, Manifest, PushPlan, Response, Send, Session, Wait, plan_push
-from regproto.testing import FakeRegistry, RegistryOptions, Request
+from regproto import Digest, Manifest, PushPlan, Session, plan_push
+from regproto.testing import FakeRegistry, RegistryOptions, Simulation
 
 BASE = "http://registry.localhost"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -67,34 +66,14 @@ def planned(root: bytes, found: dict[Digest, bytes]) -> PushPlan:
 
 def count(push: PushPlan, registry: FakeRegistry) -> tuple[int, int, int]:
     """Requests, round trips, and connections (the most in flight at once)."""
-    session = Session(BASE)
-    session.submit(push)
-    requests = trips = connections = 0
-    flying: list[Send] = []
-    while True:
-        match session.poll(0.0):
-            case Send() as send:
-                flying.append(send)
-                requests += 1
-            case Finished(result=result):
-                assert result.error is None, result.error
-                return requests, trips, connections
-            case Wait():
-                trips += 1
-                connections = max(connections, len(flying))
-                batch, flying = flying, []
-                for send in batch:
-                    session.receive(0.0, answer(send, registry))
-
-
-def answer(send: Send, registry: FakeRegistry) -> Response:
-    """What the registry makes of a request."""
-    body = send.body
-    if isinstance(body, BlobSlice):
-        assert isinstance(body.source, bytes)
-        body = body.source[body.offset : body.offset + body.size]
-    reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
-    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
+    simulation = Simulation(Session(BASE), registry, latency_s=1.0)
+    simulation.submit(push)
+    connections = 0
+    while not simulation.step():
+        connections = max(connections, len(simulation.in_flight))
+    (result,) = simulation.results.values()
+    assert result.error is None, result.error
+    return result.requests, round(simulation.now), connections
 
 
 def main() -> None:

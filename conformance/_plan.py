@@ -130,7 +130,7 @@ class Draft:
     push: PushPlan
     """The same plan, had nothing in it been a stream."""
 
-    def make(self, need: NeedManifests) -> Manifests:
+    def __call__(self, need: NeedManifests) -> Manifests:
         """The answer to `need`."""
         there = {s.descriptor.digest for s in need.streams}
         blobs = tuple(blob for blob in self.push.blobs if blob.descriptor.digest not in there)

@@ -10,14 +10,12 @@ out.
 from __future__ import annotations
 
 import argparse
-import heapq
-import itertools
 import json
 import time
 from collections.abc import Iterator
 
 import regproto as r
-from regproto.testing import FakeRegistry, Request
+from regproto.testing import FakeRegistry, Simulation
 
 BASE = "http://registry.example"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -41,39 +39,11 @@ def image(number: int) -> r.PushPlan:
 
 def simulate(pushes: Iterator[r.PushPlan], latency_s: float, bytes_per_s: float) -> tuple[float, FakeRegistry]:
     """The simulated seconds until all are pushed, and the registry they are in."""
-    session, registry = r.Session(BASE), FakeRegistry()
-    open_pushes = {session.submit(push) for push in pushes}
-    now, line_free = 0.0, 0.0
-    coming: list[tuple[float, int, r.Response]] = []  # answers, by when they come
-    order = itertools.count()
-    while open_pushes:
-        match session.poll(now):
-            case r.Send() as send:
-                body = send.body
-                if isinstance(body, r.BlobSlice):
-                    assert isinstance(body.source, bytes)
-                    body = body.source[body.offset : body.offset + body.size]
-                assert isinstance(body, bytes)
-                line_free = max(line_free, now) + len(body) / bytes_per_s
-                reply = registry.handle(Request.to(send.method, send.url, send.headers, body))
-                answer = r.Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content)
-                arrival = (line_free if body else now) + latency_s
-                heapq.heappush(coming, (arrival, next(order), answer))
-                # A sign of life, so that a full line is not taken for a dead one.
-                session.receive(now, r.Progress(id=send.id, phase=r.Phase.WAITING))
-            case r.NeedCredentials(id=number):
-                session.receive(now, r.NoCredentials(id=number))
-            case r.Finished(push_id=number, result=result):
-                assert result.outcome is r.PushOutcome.PUSHED, result.error
-                open_pushes.remove(number)
-            case r.Wait(until=until):
-                # Time jumps to whatever comes first.
-                if coming and coming[0][0] <= until:
-                    now, _, answer = heapq.heappop(coming)
-                    session.receive(now, answer)
-                else:
-                    now = until
-    return now, registry
+    simulation = Simulation(r.Session(BASE), latency_s=latency_s, bytes_per_s=bytes_per_s)
+    simulation.run(*pushes)
+    for result in simulation.results.values():
+        assert result.outcome is r.PushOutcome.PUSHED, result.error
+    return simulation.now, simulation.registry
 
 
 def main() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -13,38 +11,32 @@ from urllib.parse import parse_qs, urlsplit
 import attrs
 
 from regproto import (
-    Abort,
     Config,
     Credentials,
     Failed,
     FailureKind,
-    Finished,
     Headers,
     NeedCredentials,
-    NeedManifests,
     NoCredentials,
     Notice,
     Output,
-    PushPlan,
-    PushResult,
     Response,
-    Save,
     Send,
     Session,
     Status,
-    Wait,
     Written,
 )
 from regproto._machines.base import Edge
-from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, Reply, When, Wire
-from regproto.testing.explorer import bodies as _bodies
+from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, When
+from regproto.testing.simulation import Answer as Begun
+from regproto.testing.simulation import InFlight, Silence, Simulation, stream_status_of
+from regproto.testing.simulation import content_of as content_of
 
 BASE: Final = "https://registry.example"
 PLAIN: Final = Config(small_blob_bytes=0)
 """HEAD blob, POST start, PUT blob."""
 PATCHES: Final = Config(small_blob_bytes=0, resumable_above_bytes=0)
 """HEAD blob, POST start, PATCH, PUT commit."""
-STEPS_MAX: Final = 20_000
 
 
 # --- what is answered -------------------------------------------------------------------------------------------
@@ -81,9 +73,8 @@ class Hang:
 
 @attrs.frozen
 class Pass:
-    """The registry's own answer, with more headers; or the given fault in its place."""
+    """The registry's own answer, or the given fault in its place."""
 
-    headers: Headers = ()
     fault: Fault | None = None
 
 
@@ -158,12 +149,7 @@ def header(send: Send, name: str) -> str | None:
     return next((value for key, value in send.headers if key.lower() == name.lower()), None)
 
 
-def content_of(send: Send) -> bytes:
-    """A request's body, read from its source."""
-    return _bodies.content_of(send)
-
-
-class Play:
+class Play(Simulation):
     """A driver with a script.
 
     Args:
@@ -175,7 +161,7 @@ class Play:
         save: have it kept; what was said last is `saves[-1]`.
 
     Attributes:
-        sends: every request, in order; `names` in two words each.
+        names: every request of `sends` in two words.
         held: requests the script leaves hanging.
     """
 
@@ -192,22 +178,14 @@ class Play:
         save: bool = False,
         **options: Any,
     ) -> None:
-        self.session = Session(base, config, seed=1, hint=hint, save=save, journal=True)
-        self.registry = registry or FakeRegistry(RegistryOptions(**options))
+        super().__init__(
+            Session(base, config, seed=1, hint=hint, save=save, journal=True),
+            registry or FakeRegistry(RegistryOptions(**options)),
+            progress=False,
+        )
         self.keychain, self.keychain_error = keychain, keychain_error
         self.keychain_waits = False
         self.when_aborted: Answer = Fail(FailureKind.ABORTED)
-        self.now = 0.0
-        self.sends: list[Send] = []
-        self.waiting: deque[tuple[Send, Answer]] = deque()
-        self.held: dict[int, Send] = {}
-        self.aborted: list[int] = []
-        self.asked: list[NeedCredentials] = []
-        self.needs: list[NeedManifests] = []
-        self.notices: list[Notice] = []
-        self.saves: list[bytes] = []
-        self.open: set[int] = set()
-        self.results: dict[int, PushResult] = {}
         self.edges: list[Edge] = []
         self.hold = ""
         self.on(script or {})
@@ -243,19 +221,6 @@ class Play:
 
     # --- the loop ---
 
-    def run(self, *pushes: PushPlan) -> PushResult:
-        """Submit these and go on until every push is over; the result of the newest."""
-        self.submit(*pushes)
-        while not self.step():
-            pass
-        return self.results[max(self.results)]
-
-    def submit(self, *pushes: PushPlan) -> int:
-        """Begin these; the id of the newest."""
-        for push in pushes:
-            self.open.add(self.session.submit(push))
-        return max(self.open)
-
     def until(self, name: str) -> Send:
         """Go on until a request of this name goes out; it is held back, for `answer`."""
         self.hold = name
@@ -263,109 +228,45 @@ class Play:
             assert not self.step(), f"no {name} among {self.names}"
         return self.sends[-1]
 
-    def settle(self) -> float:
-        """Poll and answer until there is nothing to do but to wait; until when."""
-        while True:
-            if isinstance(output := self.poll(), Wait) and not self.answer_next():
-                return output.until
-
-    def step(self) -> bool:
-        """One poll; True when every push is over and there is no more news."""
-        output = self.poll()
-        if isinstance(output, Wait) and not self.answer_next():
-            if not self.open:
-                return True
-            assert output.until < math.inf, f"stuck on {[name_of(s) for s in self.held.values()]}"
-            self.now = max(self.now, output.until)
-        return False
-
-    def answer_next(self) -> bool:
-        """Answer the oldest request that waits; False if none does."""
-        if self.waiting:
-            self.answer(*self.waiting.popleft())
-            return True
-        return False
-
     def poll(self) -> Output:
-        """One poll; what it returns is taken note of."""
-        output = self.session.poll(self.now)
+        output = super().poll()
         self.edges += self.session.take_journal()
-        match output:
-            case Send():
-                assert len(self.sends) < STEPS_MAX, "it never ends"
-                self.sends.append(output)
-                answer = HANG if self.hold == name_of(output) else self._answer_to(output)
-                self.hold = "" if self.hold == name_of(output) else self.hold
-                if isinstance(answer, Hang):
-                    self.held[output.id] = output
-                else:
-                    self.waiting.append((output, answer))
-            case Abort():
-                self.aborted.append(output.id)
-                if output.id in self.held:
-                    self.answer(self.held[output.id], self.when_aborted)
-            case NeedCredentials():
-                self.asked.append(output)
-                if self.keychain_waits:
-                    pass
-                elif self.keychain is None:
-                    self.session.receive(self.now, NoCredentials(id=output.id, error=self.keychain_error))
-                else:
-                    self.session.receive(self.now, Credentials(id=output.id, **self.keychain))
-            case Save():
-                self.saves.append(output.data)
-            case Notice():
-                self.notices.append(output)
-            case NeedManifests():
-                self.needs.append(output)
-                if callable(output.draft):
-                    self.session.receive(self.now, output.draft(output))
-            case Finished():
-                self.open.remove(output.push_id)
-                self.results[output.push_id] = output.result
-            case Wait():
-                pass
         return output
+
+    def complete(self, flight: InFlight) -> None:
+        super().complete(flight)
+        self.edges += self.session.take_journal()
 
     def answer(self, send: Send, answer: Answer) -> None:
         """The one answer to a request."""
-        self.held.pop(send.id, None)
-        match answer:
-            case Say():
-                event: Response | Failed = Response(
-                    id=send.id,
-                    status=answer.status,
-                    headers=answer.headers,
-                    body=answer.body,
-                    truncated=answer.truncated,
-                    stream=_bodies.told_of(send, answer.sent),
-                )
-            case Fail():
-                event = Failed(
-                    id=send.id,
-                    kind=answer.kind,
-                    written=answer.written,
-                    reused=answer.reused,
-                    detail=answer.detail,
-                    stream=_bodies.told_of(send, 0 if answer.written is Written.NONE else answer.sent),
-                )
-            case Pass():
-                event = self._registry_answers(send, answer)
-            case Hang():
-                raise AssertionError("nothing to answer")
-        self.session.receive(self.now, event)
-        self.edges += self.session.take_journal()
+        self.complete(InFlight(send, self.now, self._begun(send, answer)))
 
-    def _registry_answers(self, send: Send, answer: Pass) -> Response | Failed:
-        reply: Reply = self.registry.handle(_bodies.request_of(send), self.now, answer.fault)
-        told = _bodies.told_of(send)
-        if reply.wire is not Wire.WHOLE:
-            fault = answer.fault
-            in_body = fault is not None and fault.position is When.IN_BODY
-            if fault is not None and in_body:
-                told = _bodies.told_of(send, min(fault.after_bytes, len(content_of(send))))
-            written = Written.SOME if in_body else Written.ALL
-            return Failed(id=send.id, kind=FailureKind.CLOSED, written=written, stream=told)
-        body = b"" if send.method == "HEAD" else reply.content
-        headers = (*reply.headers, *answer.headers)
-        return Response(id=send.id, status=reply.status, headers=headers, body=body, stream=told)
+    def begin(self, send: Send) -> Begun:
+        if self.hold == name_of(send):
+            self.hold = ""
+            return Silence()
+        return self._begun(send, self._answer_to(send))
+
+    def answer_credentials(self, need: NeedCredentials) -> Credentials | NoCredentials | None:
+        if self.keychain_waits:
+            return None
+        if self.keychain is None:
+            return NoCredentials(id=need.id, error=self.keychain_error)
+        return Credentials(id=need.id, **self.keychain)
+
+    def answer_abort(self, send: Send) -> None:
+        self.answer(send, self.when_aborted)
+
+    def _begun(self, send: Send, answer: Answer) -> Begun:
+        match answer:
+            case Say(sent=sent):
+                said = attrs.asdict(answer, filter=attrs.filters.exclude("sent"))
+                return Response(id=send.id, **said, stream=stream_status_of(send, sent))
+            case Fail(sent=sent):
+                said = attrs.asdict(answer, filter=attrs.filters.exclude("sent"))
+                sent = 0 if answer.written is Written.NONE else sent
+                return Failed(id=send.id, **said, stream=stream_status_of(send, sent))
+            case Pass():
+                return answer.fault
+            case Hang():
+                return Silence()

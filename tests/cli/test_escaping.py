@@ -45,7 +45,6 @@ from regproto import (
     RegprotoError,
     ResolveReference,
     Response,
-    Send,
     Status,
     Written,
 )
@@ -53,7 +52,7 @@ from regproto._http.referrers_list import fallback_tag
 from regproto._model.errors import escaped
 from regproto._model.manifest import OCI_INDEX
 from regproto.testing import Auth, FakeRegistry, RegistryOptions, Reply, RequestHead
-from regproto.testing.explorer.bodies import told_of
+from regproto.testing.simulation import InFlight, stream_status_of
 from regproto_sync import Server
 from regproto_sync.cli import output as _output
 from regproto_sync.cli.live import LiveView
@@ -273,14 +272,14 @@ class Planting(Play):
     change: Change | None = None
     answered: list[Response]
 
-    def _registry_answers(self, send: Send, answer: Any) -> Response | Failed:
-        event = super()._registry_answers(send, answer)
+    def finish(self, flight: InFlight) -> Response | Failed | None:
+        send, event = flight.send, super().finish(flight)
         assert isinstance(event, Response)
         self.answered.append(event)
         if len(self.answered) - 1 != self.at or self.change is None:
             return event
         changed = self.change(event)
-        return attrs.evolve(changed, stream=told_of(send)) if isinstance(changed, Failed) else changed
+        return attrs.evolve(changed, stream=stream_status_of(send)) if isinstance(changed, Failed) else changed
 
 
 def _played(case: Case, at: int = -1, change: Change | None = None) -> tuple[Planting, PushResult]:

@@ -14,7 +14,7 @@ from conformance._cli import lacking, main, over_http
 from conformance._fields import Invalid
 from conformance._scenario import SCENARIOS, Scenario, read_all, read_theme
 from conformance._table import Row, Verdict
-from regproto.testing import Exchange, FakeRegistry, Fault, FaultKind, RegistryOptions, RequestHead
+from regproto.testing import Exchange, FakeRegistry, Fault, FaultKind, RegistryOptions, RequestHead, SimulationStuck
 from regproto_sync import Server
 
 ALL = read_all()
@@ -109,7 +109,7 @@ def test_a_changed_scenario_fails(theme: str, whole: dict[str, Any], entry: dict
             continue  # it can't even be written
         try:
             found = _core.check(scenario)
-        except _core.Stuck:
+        except SimulationStuck:
             continue
         assert found, f"{entry['id']}: still holds with {what}"
 

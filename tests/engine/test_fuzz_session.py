@@ -50,8 +50,8 @@ from regproto import (
     Written,
 )
 from regproto.testing import Auth, Etag, FakeRegistry, RegistryOptions
-from regproto.testing.explorer.bodies import content_of, request_of, told_of
 from regproto.testing.explorer.fork import Forker, fingerprint
+from regproto.testing.simulation import content_of, request_of, stream_status_of
 
 BASE = "https://registry.example"
 SECRET = "s3cr3t-of-the-fuzzer"
@@ -301,7 +301,9 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
     def _as_the_registry(self, send: Send) -> Response:
         reply = self.registry.handle(request_of(send))
         body = b"" if send.method == "HEAD" else reply.content
-        return Response(id=send.id, status=reply.status, headers=reply.headers, body=body, stream=told_of(send))
+        return Response(
+            id=send.id, status=reply.status, headers=reply.headers, body=body, stream=stream_status_of(send)
+        )
 
     @precondition(lambda self: self.sends)
     @rule(pick=PICK)
@@ -316,7 +318,7 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         if isinstance(send.body, Stream):
             size = len(content_of(send))
             sent = {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written]
-            answer = attrs.evolve(answer, stream=told_of(send, sent))
+            answer = attrs.evolve(answer, stream=stream_status_of(send, sent))
         if kind is FailureKind.CONTENT and isinstance(send.body, bytes):
             self._is_misuse(answer)
             return
@@ -335,7 +337,7 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
         self.lied |= status < 300
         note(f"{send.method} {send.url} -> {status} {headers}")
         answer = Response(
-            id=send.id, status=status, headers=headers, body=body, truncated=truncated, stream=told_of(send)
+            id=send.id, status=status, headers=headers, body=body, truncated=truncated, stream=stream_status_of(send)
         )
         self._answer(answer)
 
@@ -417,7 +419,7 @@ class AnyEventAtAnyTime(RuleBasedStateMachine):
             else:
                 if self.sends:
                     send = self._open(0)
-                    told = told_of(send, max(0, len(content_of(send)) - 1))
+                    told = stream_status_of(send, max(0, len(content_of(send)) - 1))
                     aborted = Failed(id=send.id, kind=FailureKind.ABORTED, written=Written.SOME, stream=told)
                     self._answer(aborted if send.id in self.aborted else self._as_the_registry(send))
                 elif self.results.keys() == self.pushes.keys():

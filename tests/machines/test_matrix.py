@@ -137,7 +137,7 @@ def test_a_429_holds_back_everything_else(request_: str) -> None:
     request_ = row.request or request_
     play.on({**row.before, request_: [row.answer("429")]})
     play.submit(row.push)
-    while request_ not in play.names or play.waiting:
+    while request_ not in play.names or play.in_flight:
         assert not play.step()
     refused_at, sent = play.now, len(play.sends)
     play.submit(blobs_push(blob(b"another")))

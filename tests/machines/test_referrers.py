@@ -16,6 +16,7 @@ from regproto import (
     ContentError,
     Descriptor,
     Digest,
+    Failed,
     FailureKind,
     Guarantee,
     LocalProtocolError,
@@ -28,10 +29,12 @@ from regproto import (
     RemoteProtocolError,
     Response,
     TransportError,
+    Written,
 )
 from regproto._http.referrers_list import entry_of, fallback_tag, read_listing
 from regproto._model.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from regproto.testing import Etag
+from regproto.testing.simulation import InFlight
 
 SUBJECT = image(b"the subject")
 TAG = fallback_tag(SUBJECT.digest)
@@ -375,15 +378,16 @@ def test_a_list_that_may_not_be_read_is_not_taken_for_none(status: int) -> None:
 
 def overwritten(made: Play, *by: Image, times: int = 1) -> None:
     """After each of the first writes of the list, somebody who had read it before writes theirs."""
-    answer, left = made.answer, [times]
+    complete, left = made.complete, [times]
 
-    def racing(send: Any, what: Any) -> None:
-        answer(send, what)
+    def racing(flight: InFlight) -> None:
+        complete(flight)
+        send = flight.send
         if left[0] and send.method == "PUT" and send.url.endswith(TAG):
             left[0] -= 1
             write(made, *by)
 
-    made.answer = racing  # type: ignore[method-assign]
+    made.complete = racing  # type: ignore[method-assign]
 
 
 def test_overwritten_it_writes_again_with_everything_it_has_seen() -> None:
@@ -607,14 +611,14 @@ class Slow:
         self.reads: list[float] = []
         self.written: list[tuple[float, float]] = []
         self.late = 0
-        self._answer = made.answer
-        made.answer = self.answer  # type: ignore[method-assign]
+        self._complete = made.complete
+        made.complete = self.complete  # type: ignore[method-assign]
 
-    def answer(self, send: Any, what: Any) -> None:
+    def complete(self, flight: InFlight) -> None:
         """Answer it when its time has come."""
-        made = self.made
+        made, send = self.made, flight.send
         if not send.url.endswith(TAG) or send.id in made.aborted:
-            return self._answer(send, what)
+            return self._complete(flight)
         reads = send.method == "GET"
         if reads:
             self.reads.append(made.now)
@@ -625,11 +629,11 @@ class Slow:
             made.now += self.took.pop(0) if len(self.took) > 1 else self.took[0]
         elif made.now > send.not_after:
             self.late += 1
-            what = attrs.evolve(NOT_SENT, kind=FailureKind.NOT_SENT)
+            flight.answer = Failed(id=send.id, kind=FailureKind.NOT_SENT, written=Written.NONE)
         else:
             self.written.append((made.now, send.not_after - self.reads[-1]))
             made.now += self.took[0] if self.write_s is None else self.write_s
-        return self._answer(send, what)
+        return self._complete(flight)
 
     def _connect(self, send: Any) -> None:
         if self.connecting.get(send.method):

@@ -56,7 +56,7 @@ from regproto import (
 )
 from regproto._model.config import MIB
 from regproto.testing import Auth, Request
-from regproto.testing.explorer.bodies import request_of
+from regproto.testing.simulation import request_of
 
 CONTENT = bytes(range(200))
 DIGEST = Digest.of(CONTENT)

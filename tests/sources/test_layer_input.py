@@ -13,60 +13,23 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-import trio
 
-import regproto_sync
-import regproto_trio
 from archives import plain_layer, tar_bytes
+from calls import calling
 from regproto import ContentError, Descriptor, Digest, PushResult
-from regproto.testing import FakeRegistry, RegistryOptions
+from regproto.testing import FakeRegistry
 from regproto_sync import Layer, Server
 from regproto_sync.sources.tar import TarCheck
 
 TAR = tar_bytes([(f"file-{n}", bytes([n]) * 5_000) for n in range(60)])
 OCI = "application/vnd.oci.image.layer.v1.tar"
 REPO = "team/app"
-
-Call = Callable[..., PushResult]
-
-
-@pytest.fixture(params=["sync", "trio"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def calling(driver: str, name: str) -> Call:
-    """The public function of a driver, called from here."""
-    if driver == "sync":
-        found: Call = getattr(regproto_sync, name)
-        return found
-
-    def call(*arguments: Any, **options: Any) -> PushResult:
-        async def run() -> PushResult:
-            with trio.fail_after(60):
-                result: PushResult = await getattr(regproto_trio, name)(*arguments, **options)
-                return result
-
-        return trio.run(run)
-
-    return call
-
-
-@pytest.fixture
-def registry() -> FakeRegistry:
-    return FakeRegistry(RegistryOptions(log_max=1_000))
-
-
-@pytest.fixture
-def server(registry: FakeRegistry) -> Iterator[Server]:
-    with Server(registry) as server:
-        yield server
 
 
 def where(server: Server) -> str:

@@ -10,16 +10,13 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
-import regproto_sync
-import regproto_trio
-from regproto import ContentError, Digest, LocalProtocolError, PushOutcome, PushResult, RegistryError
+from calls import calling
+from regproto import ContentError, Digest, LocalProtocolError, PushOutcome, RegistryError
 from regproto._model.manifest import DOCKER_MANIFEST, OCI_MANIFEST
 from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, When
 from regproto_sync import Layer, Server, SourceNotFound
@@ -29,41 +26,6 @@ from regproto_sync.sources import compress as compress
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 REPO = "team/app"
-
-Call = Callable[..., PushResult]
-
-
-@pytest.fixture(params=["sync", "trio"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def calling(driver: str, name: str) -> Call:
-    """The public function of a driver, called from here."""
-    if driver == "sync":
-        found: Call = getattr(regproto_sync, name)
-        return found
-
-    def call(*arguments: Any, **options: Any) -> PushResult:
-        async def run() -> PushResult:
-            with trio.fail_after(60):
-                result: PushResult = await getattr(regproto_trio, name)(*arguments, **options)
-                return result
-
-        return trio.run(run)
-
-    return call
-
-
-@pytest.fixture
-def registry() -> FakeRegistry:
-    return FakeRegistry(RegistryOptions(log_max=1_000))
-
-
-@pytest.fixture
-def server(registry: FakeRegistry) -> Iterator[Server]:
-    with Server(registry) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

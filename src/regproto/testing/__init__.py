@@ -39,11 +39,15 @@ if TYPE_CHECKING:
     from regproto.testing.registry.state import Session as Session
     from regproto.testing.registry.storage import MemoryStorage as MemoryStorage
     from regproto.testing.registry.storage import Storage as Storage
+    from regproto.testing.simulation import AnswerOrder as AnswerOrder
+    from regproto.testing.simulation import Simulation as Simulation
+    from regproto.testing.simulation import SimulationStuck as SimulationStuck
 
 _MODULES: Final = {
     "ALL_ACTIONS": "regproto.testing.registry.options",
     "ANSWERS": "regproto.testing.explorer.explorer",
     "Answer": "regproto.testing.explorer.explorer",
+    "AnswerOrder": "regproto.testing.simulation",
     "Auth": "regproto.testing.registry.options",
     "Content": "regproto.testing.registry.http",
     "DriverFaulty": "regproto.testing.driver_check.report",
@@ -67,6 +71,8 @@ _MODULES: Final = {
     "RequestHead": "regproto.testing.registry.http",
     "RunSession": "regproto.testing.driver_check.bench",
     "Session": "regproto.testing.registry.state",
+    "Simulation": "regproto.testing.simulation",
+    "SimulationStuck": "regproto.testing.simulation",
     "Storage": "regproto.testing.registry.storage",
     "Verdict": "regproto.testing.driver_check.report",
     "Violation": "regproto.testing.explorer.explorer",

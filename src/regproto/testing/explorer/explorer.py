@@ -45,10 +45,10 @@ from regproto._model.messages import (
 )
 from regproto._model.plan import PushPlan
 from regproto._session import Session
-from regproto.testing.explorer.bodies import content_of, request_of, told_of
 from regproto.testing.explorer.fork import Forker, fingerprint
 from regproto.testing.registry.fake import FakeRegistry
 from regproto.testing.registry.options import Fault, FaultKind, When
+from regproto.testing.simulation import content_of, request_of, stream_status_of
 
 BASE: Final = "http://registry.localhost"
 FOREVER_S: Final = 1e9
@@ -82,12 +82,16 @@ class Answer:
 
 def _handled(send: Send, registry: FakeRegistry) -> Response:
     reply = registry.handle(request_of(send))
-    return Response(id=send.id, status=reply.status, headers=reply.headers, body=reply.content, stream=told_of(send))
+    return Response(
+        id=send.id, status=reply.status, headers=reply.headers, body=reply.content, stream=stream_status_of(send)
+    )
 
 
 def status(code: int, *headers: tuple[str, str], body: bytes = b"") -> Callable[[Send, FakeRegistry], Response]:
     """An answer made up on the way, before the registry saw the request."""
-    return lambda send, registry: Response(id=send.id, status=code, headers=headers, body=body, stream=told_of(send))
+    return lambda send, registry: Response(
+        id=send.id, status=code, headers=headers, body=body, stream=stream_status_of(send)
+    )
 
 
 def fails(
@@ -100,7 +104,7 @@ def fails(
             _handled(send, registry)
         # What was not written whole was written to its last byte but one.
         size = len(content_of(send))
-        told = told_of(send, {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written])
+        told = stream_status_of(send, {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written])
         return Failed(id=send.id, kind=kind, written=written, reused=reused, stream=told)
 
     return give
