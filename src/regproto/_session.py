@@ -1,4 +1,4 @@
-"""The session: one registry, any number of pushes, and one question at a time to whoever moves the bytes."""
+"""The session: one registry, any number of pushes, and one question at a time to the driver that moves the bytes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from regproto._model.messages import (
 from regproto._model.plan import Blob, PushPlan
 
 NOTHING_KEPT: Final = "nothing"
-"""The repository in the result where there was nothing to give back."""
+"""The repository in the result where there was nothing to cancel."""
 
 
 @attrs.define(init=False, eq=False, repr=False)
 class Session:
     """The push protocol towards one registry, without any I/O.
 
-    Ask `poll` what to do; tell `receive` what came of it. A session has one owner at a time: a driver that uses threads
+    Ask `poll` what to do; give `receive` the answer. A session has one owner at a time: a driver that uses threads
     holds one lock around every call. docs/design.md has the whole contract.
 
     Args:
@@ -58,10 +58,10 @@ class Session:
         seed: for the jitter of retries; give each session its own.
         now: the driver's clock at this moment, seconds on any monotonic scale.
         hint: the data of the newest `Save` of an earlier session that did not come to its end; submit the same pushes
-            again. What none of them goes on with stays as it is, and kept (`cancel_kept` gives it back). It may be
-            anything: what is not trusted is told in a `Notice`, and done without.
+            again. Uploads that none of them goes on with stay open and kept (`cancel_kept` cancels them). It may be
+            anything: what is not trusted is reported in a `Notice`, and ignored.
         save: hand out a `Save` whenever what should outlive the process changes. Uploads that are not finished when
-            their push ends are then left open, for a later session, instead of being given back.
+            their push ends are then left open, for a later session, instead of being cancelled.
         journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
 
     Raises:
@@ -143,14 +143,14 @@ class Session:
         return work
 
     def cancel_kept(self, hint: bytes) -> int:
-        """Give back the upload sessions that earlier processes left, beside the pushes under way.
+        """Cancel the upload sessions that earlier processes left, beside the pushes under way.
 
-        The registry is asked for each first, and deleted is only what it tells of; what a push of this session goes on
-        with is left alone. What can't be given back stays kept, in the data of the next `Save` too.
+        The registry is asked for the status of each first, and only one that it knows is deleted; one that a push of
+        this session goes on with is left alone. What can't be cancelled stays kept, in the data of the next `Save` too.
 
         Args:
-            hint: the data of a `Save`, or several joined (`merge_kept`). What of it is not trusted is told in a
-                `Notice`, and left alone.
+            hint: the data of a `Save`, or several joined (`merge_kept`). What of it is not trusted is reported
+                in a `Notice`, and left alone.
 
         Returns:
             The id its `Finished` will carry, as of a push; `cancel` ends it before its time. The outcome is PUSHED if
@@ -167,13 +167,13 @@ class Session:
         return work.id
 
     def _want(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
-        """What the requests of a push will have to be authorized for."""
+        """Note what the requests of a push will have to be authorized for."""
         tried = (s for b in blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
         sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
         self._scheduler.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
 
     def cancel(self, push_id: int, now: float | None = None) -> None:
-        """End a push before its time: what it has open is given back, then its `Finished` comes.
+        """End a push before its time: its upload sessions are cancelled, then its `Finished` comes.
 
         A push that is over already is left as it is. Poll again after this.
 
@@ -189,7 +189,7 @@ class Session:
             self._graph.lifecycle.cancel(work)
 
     def poll(self, now: float) -> Output:
-        """What to do next. Never blocks and may be called at any time; each call returns one thing.
+        """The next thing to do. Never blocks and may be called at any time; each call returns one thing.
 
         `now` running backwards is taken as standing still.
         """
@@ -211,7 +211,8 @@ class Session:
         return Wait(until=min(scheduler.wait_until(), self._pushes.patience.due))
 
     def receive(self, now: float, event: Input) -> None:
-        """Tell what came of a `Send`, a `NeedCredentials` or a `NeedManifests`. Never raises for what a registry does.
+        """Take an answer to a `Send`, `NeedCredentials` or `NeedManifests`, or a `Progress`. Never raises for what a
+        registry does.
 
         Raises:
             LocalProtocolError: nothing with this id is waiting for an answer (or for this kind of answer). Nothing
@@ -253,7 +254,7 @@ class Session:
             assert_never(event)
 
     def _check_answer(self, event: Response | Failed) -> Exchange:
-        """The exchange that this answers. Raises `LocalProtocolError` if it can't be its answer."""
+        """The exchange that this answers. Raises `LocalProtocolError` for an answer that does not fit it."""
         scheduler = self._scheduler
         exchange = scheduler.in_flight.get(event.id)
         if exchange is None:

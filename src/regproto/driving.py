@@ -1,4 +1,4 @@
-"""What every driver's loop does alike, without I/O: for drivers, like `regproto.http1`, which has the HTTP.
+"""The part of a driver's loop that is the same in every driver, without I/O; `regproto.http1` has the HTTP.
 
     run = Run(session, push_ids)
     while (output := run.poll(now())) is not None:
@@ -74,7 +74,7 @@ Keychain: TypeAlias = Callable[[NeedCredentials], Credentials | NoCredentials]
 
 
 class Session(Protocol):
-    """What a driver uses of `regproto.Session` while it runs it."""
+    """The part of `regproto.Session` that a driver uses while it runs it."""
 
     def poll(self, now: float) -> Output: ...
     def receive(self, now: float, event: Input, /) -> None: ...
@@ -96,7 +96,7 @@ class Run(Generic[Task]):
         self._unfinished = set(push_ids)
 
     def poll(self, now: float) -> Send | Abort | NeedCredentials | Wait | None:
-        """What to do next; None: the pushes are over. An `Abort` is always of something in `tasks`."""
+        """The next thing to do; None: the pushes are over. An `Abort` is always of something in `tasks`."""
         while self._unfinished:
             match self._session.poll(now):
                 case Abort(id=number) as abort:
@@ -116,7 +116,8 @@ class Run(Generic[Task]):
         return None
 
     def tell(self, now: float, event: Input | None) -> None:
-        """Tells the session; None (no `Progress` is due) is nothing. A `Wait` that was returned before is void then."""
+        """Give the session an answer or a `Progress`; None (no `Progress` is due) does nothing. An earlier `Wait` is
+        void then."""
         if event is None:
             return
         if not isinstance(event, Progress):
@@ -138,7 +139,8 @@ class Pool(Generic[Connection]):
         self._idle: dict[Hashable, list[Connection]] = {}
 
     def take(self, origin: Hashable) -> Connection | None:
-        """One that leads there, to be looked at: the peer may have closed it, or said something nobody asked for."""
+        """A connection to this origin, to be checked: the peer may have closed it, or sent something nobody asked
+        for."""
         idle = self._idle.get(origin)
         return idle.pop() if idle else None
 
@@ -154,12 +156,12 @@ class Pool(Generic[Connection]):
 
 
 def is_late(send: Send, now: float) -> bool:
-    """True if the request may not be begun any more. `Run.poll` has looked, for when it is polled."""
+    """True if the request may not be begun any more. `Run.poll` checks this at the time of the poll."""
     return send.not_after is not None and now > send.not_after
 
 
 def check_time(send: Send, now: float) -> None:
-    """To be called once there is a connection, before the first byte is written.
+    """Check that the request may still be sent: to be called once there is a connection, before the first byte.
 
     Raises:
         TooLate: see there.
@@ -176,7 +178,7 @@ def unsent(send: Send, kind: FailureKind, detail: object) -> Failed:
 def kind_of(
     error: BaseException, *, tls: type[BaseException] | tuple[()] = (), aborted: type[BaseException] | tuple[()] = ()
 ) -> FailureKind:
-    """What an error means that came before anything was written. What is no such error is raised again.
+    """The kind of failure for an error that came before anything was written. Any other is raised again.
 
     Args:
         error: what was raised while there was no connection yet, or no content.
@@ -198,7 +200,7 @@ def kind_of(
 
 
 def answer_of(need: NeedCredentials, returned: object) -> Credentials | NoCredentials:
-    """What a keychain returned, or that it is no answer. What that was is not told: it may hold a secret."""
+    """The answer that a keychain returned, or that it returned none. A wrong one is not shown: it may hold a secret."""
     if isinstance(returned, (Credentials, NoCredentials)) and returned.id == need.id:
         return returned
     kind = type(returned).__name__
@@ -232,7 +234,7 @@ class ExchangeProgress:
         self._told = -math.inf
 
     def reach(self, now: float, phase: Phase, more: int = 0) -> Progress | None:
-        """What is to be told when this phase begins, or when `more` bytes of the body have moved in it.
+        """The report that is due when this phase begins, or when `more` bytes of the body have moved in it.
 
         SENDING is to be said before the first byte is written, WAITING after the last.
         """

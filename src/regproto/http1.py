@@ -61,7 +61,7 @@ __all__ = ["Connection", "ContentFailed", "Exchange", "Origin", "SliceReader", "
 EARLY_REST_MAX_BYTES: Final = 64 * 1024
 """A body with no more left than this is finished after an early answer: cheaper than a new TLS connection."""
 PIECE_BYTES: Final = 1024 * 1024
-"""What is offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
+"""Bytes offered at once: over the send buffers of common systems; bounds what a driver reads ahead."""
 PROGRESS_INTERVAL_S: Final = driving.PROGRESS_INTERVAL_S
 LINE_MAX_BYTES: Final = 1024 * 1024
 """h11's bound on what it buffers, for chunk headers and trailers. Heads have their own, lower one in the Send."""
@@ -76,7 +76,7 @@ _AUTHORITY_END: Final = re.compile("[/?]")
 
 @attrs.frozen
 class Origin:
-    """Where a connection leads: what a pool is keyed by."""
+    """The origin of a connection: the key of a pool."""
 
     scheme: str
     host: str
@@ -106,7 +106,7 @@ class Span:
 
 
 class Connection:
-    """What one TCP or TLS connection knows of HTTP; it carries one exchange after the other."""
+    """The HTTP state of one TCP or TLS connection, which carries one exchange after the other."""
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LINE_MAX_BYTES)
@@ -207,7 +207,7 @@ class Exchange:
         self._size += len(self._first)
 
     def piece(self, limit: int = PIECE_BYTES) -> memoryview | Span | None:
-        """What to write next, at most `limit` bytes; None: nothing any more.
+        """The next bytes to write, at most `limit`; None: there are none now.
 
         All of it counts as handed to the connection until `sent` tells otherwise.
         """
@@ -284,7 +284,7 @@ class Exchange:
             self._settle()
 
     def fail(self, kind: FailureKind, detail: str) -> None:
-        """It ends here, unless the answer is whole; the connection is to be closed."""
+        """End the exchange here, unless the answer is whole; the connection is to be closed."""
         self._writing = False
         if self.wants_read:
             detail = f"{detail} (after: {self._write_error})" if self._write_error else detail
@@ -304,7 +304,7 @@ class Exchange:
 
     @property
     def phase(self) -> Phase:
-        """What the exchange is doing; receiving wins over sending."""
+        """The phase the exchange is in; receiving wins over sending."""
         if self._receiving:
             return Phase.RECEIVING
         if self.wants_data and self._offered:
@@ -314,8 +314,8 @@ class Exchange:
     def report(self, now: float) -> Progress | None:
         """The `Progress` that is due at `now`: a new phase, or movement 0.1 s or more after the last one.
 
-        That a stream's source has nothing counts as movement: many times a second it means nothing. So look again
-        `PROGRESS_INTERVAL_S` after the source ran dry.
+        A stream's source that runs dry is reported as slowly as movement, since it may do so many times a second: look
+        again `PROGRESS_INTERVAL_S` after it did.
         """
         if self.outcome is not None:
             return None
@@ -333,8 +333,8 @@ class Exchange:
 
     @property
     def stream_sent(self) -> int:
-        """The offset in the stream after the last byte that was given to the connection; where it failed: may have been
-        (a write that fails does not say how far it got)."""
+        """The offset in the stream after the last byte that was given to the connection; after a failure, that may have
+        been given (a write that fails does not say how far it got)."""
         feed = self._feed
         assert feed is not None
         return feed.reached(self._most_offered if isinstance(self.outcome, Failed) else self._sent)
@@ -412,7 +412,7 @@ class Exchange:
 
 @attrs.define
 class _Feed:
-    """What was fed of a stream. `_first` of its exchange holds the newest piece as it is on the wire."""
+    """The part of a stream that was fed. `_first` of its exchange holds the newest piece as it is on the wire."""
 
     first: int
     """Where in the stream the body begins."""

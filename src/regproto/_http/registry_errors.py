@@ -1,4 +1,4 @@
-"""What answers have in common, whoever asked: which are worth another try, and errors made of them.
+"""Errors made of refusals and of missing answers, with what to do about them; the registry's own errors as data.
 
 Source: distribution-spec "Error codes".
 """

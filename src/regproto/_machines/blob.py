@@ -1,10 +1,11 @@
 """The life of a blob: is it there, can it be mounted, does one POST do, or does it need an upload session?
 
-It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (HEAD) before it
-repeats anything after an answer that was lost. Where it may be mounted from several repositories, it waits until these
-were asked (`_source_check`). While the same content is on its way into a repository that it may be
-mounted from, it waits for that. The upload session is a machine of its own (`_upload`): one blob may
-own several in turn.
+It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (CONFIRMING, a HEAD)
+before it repeats anything after an answer that was lost. A success without evidence is confirmed in the same way; where
+the HEAD does not say enough, the blob's first byte is read (PROVING). Where it may be mounted from several
+repositories, it waits until these were asked (AWAITING_SOURCES; `source_check.py` has the questions). While the same
+content is on its way into a repository that it may be mounted from, it waits for that (WAITING). The upload session is
+a machine of its own (`upload.py`): one blob may own several in turn.
 
 Source: distribution-spec "Checking if content exists", "Single POST", "Mounting a blob from another repository".
 """
@@ -49,7 +50,7 @@ from regproto._model.plan import Blob, MountSource
 
 
 class BlobState(State):
-    """Where a blob is."""
+    """The states of a blob."""
 
     WAITING = "waiting"
     CHOOSING = "choosing"
@@ -168,7 +169,7 @@ TABLE: Final[Table] = {
 }
 
 SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
-"""What registries that do not know the single POST were seen to answer it with."""
+"""Statuses with which registries that do not know the single POST were seen to answer it."""
 
 _TAKES_POST: Final = Details(single_post=True)
 
@@ -191,23 +192,22 @@ class BlobMachine(Machine):
     candidates: tuple[MountSource | None, ...] = ()
     """Mount sources not tried yet; None asks for a mount without naming one."""
     checks: bool = attrs.field(init=False)
-    """There are several sources that can be asked whether they have it, and they are, before it is mounted."""
+    """Several of its sources can be asked whether they have it, and are, before it is mounted."""
     cleared: frozenset[str] = frozenset()
     """Of those, the ones that were asked and not ruled out."""
     looked: bool = False
     may_post: bool = True
     location: str = ""
-    """The upload session a refused mount or POST left us with, or an earlier process; handed on to the upload, or
-    given back."""
+    """An upload session from a refused mount or POST, or an earlier process; handed on to the upload, or cancelled."""
     kept_offset: int | None = None
-    """It is an earlier process's session, and this much of the blob was in it."""
+    """The part of the blob in an earlier process's session; None: the session at `location` is not an earlier one's."""
     mounted_from: str = ""
     how: Status = Status.EXISTING
-    """Once it is there: how it came to be."""
+    """How it came to be there, once it is."""
     chunk_min_bytes: int = 0
-    """That session's smallest chunk."""
+    """The smallest chunk of the session at `location`."""
     chunk_bytes: int | None = None
-    """What an earlier session learned to be small enough."""
+    """The size of a body that an earlier session learned to be small enough."""
     sessions_lost: int = 0
     rejections: int = 0
     """How often what was sent was refused as not matching the digest."""
@@ -248,7 +248,7 @@ class BlobMachine(Machine):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What the push says of it."""
+        """The descriptor in the plan."""
         return self.blob.descriptor
 
     def describe(self) -> str:

@@ -1,16 +1,17 @@
-"""The life of a manifest under one reference: there already, or put once everything it names is there.
+"""The life of a manifest under one reference: there already, or put once everything it stands on is there.
 
 One machine is one (manifest, reference): a child of an index has its digest as reference, a root one machine for
 each of its tags. They share a node, so what the manifest names is pushed once. A PUT by digest can be repeated; a
 PUT by tag cannot be told from somebody else's, so after a lost answer, or a refusal that an immutable tag explains,
-the tag is looked at first.
+the tag is looked at first (CONFIRMING).
 
 A success that does not say what was put, where nothing has shown that a registry answers, is a claim: the manifest is
-looked at, read if need be, and put again for as long as it is not there.
+looked at (CHECKING_BLOB), read if need be (PROVING), and put again for as long as it is not there.
 
-Several tags may share one PUT by digest (`?tag=a&tag=b`): the machine of the first brings the others along. A
+Several tags may share one PUT by digest (`?tag=a&tag=b`, PUTTING_WITH_TAGS): the first tag's machine has the others. A
 registry that can do this answers with the tags it put (`OCI-Tag`); any other has put the manifest by digest, and
-then each tag is put alone.
+then each tag is put alone (TAGGING). Where the registry lacks what it was found to have (MISSING), that is pushed
+again, once.
 
 Source: distribution-spec "Pushing Manifests", end-7b for tags as parameters; oras-go issue 1212 for manifests refused
 after their blobs were found.
@@ -46,7 +47,7 @@ from regproto._model.plan import Manifest, PushPlan
 
 
 class ManifestState(State):
-    """Where a manifest is, under one reference."""
+    """The states of a manifest under one reference."""
 
     CHECKING = "checking"
     WAITING = "waiting"
@@ -173,9 +174,9 @@ TABLE: Final[Table] = {
 
 _PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING, _S.PUTTING_WITH_TAGS})
 _TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
-"""How registries refuse to move an immutable tag."""
+"""Statuses with which registries refuse to move an immutable tag."""
 _SHARING_REFUSALS: Final = frozenset({400, 404, 405, 414, 431, 501})
-"""How registries may refuse tags as parameters, or so many of them."""
+"""Statuses with which registries may refuse tags as parameters, or so many of them."""
 TAGS_MAX: Final = 10
 """Tags in one request: what a registry that takes tags as parameters should at least take (distribution-spec)."""
 
@@ -199,15 +200,15 @@ class ManifestMachine(Machine):
     share: bool = False
     """Put by digest, with this tag as a parameter, where the registry can do that."""
     also: tuple[str, ...] = ()
-    """Further tags of the push in whose turn this is sent, to be put with the same request."""
+    """Further tags of the same push, to be put with the same request."""
     redone: bool = False
-    """What the registry did not have was pushed anew once."""
+    """The content that the registry did not have was pushed again, once."""
     taken: bool = False
-    """It had said before that it has that, so that it may be there in a while."""
+    """The registry had acknowledged that content before, so it may yet appear."""
     how: Status = Status.EXISTING
-    """Once it is there: how it came to be."""
+    """How it came to be there, once it is."""
     refused: bool = False
-    """The tag was refused in a way that immutability would explain."""
+    """The tag was refused in a way that an immutable tag would explain."""
     subject_handled: bool = False
     """The registry said that it put this into its subject's list itself (OCI-Subject)."""
 
@@ -218,7 +219,7 @@ class ManifestMachine(Machine):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What the push says of it."""
+        """The descriptor in the plan."""
         return self.manifest.descriptor
 
     @property
@@ -275,7 +276,7 @@ class ManifestMachine(Machine):
         return _O.ABSENT, None
 
     def _not_put(self, method: str, url: str) -> Verdict:
-        """What was said to be put is not there: it may come, or be put by the next try."""
+        """The verdict for a manifest that is not there after its PUT: it may come, or be put by the next try."""
         text = "said to have put it, the registry has not got it"
         return _O.UNSURE, broken(self.describe(), method, url, text)[1]
 
@@ -354,7 +355,7 @@ def _tags_put(response: Response) -> tuple[str, ...]:
 
 
 def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]:
-    """The tags of a plan that one PUT by digest is to bring; none: each is put alone.
+    """The tags of a plan that one PUT by digest is to set; none: each is put alone.
 
     Where it is not known whether the registry can do this, it is tried with three tags or more: alone they take a HEAD
     and a PUT each, six requests; together one HEAD, the PUT, and where that put no tag three PUTs more, without a look

@@ -1,8 +1,8 @@
-"""The life of a question about a repository: what a tag is on, or what is attached to a manifest.
+"""The life of a question about a repository: the manifest a tag points to, or the attachments of a manifest.
 
-Nothing is changed by it, so every fault is met by asking again. A HEAD says what a tag is on, as far as the registry
-tells; else the manifest itself is read. What is attached is asked of the referrers API, page after page, or read
-from the tag that stands in for it.
+It changes nothing, so every fault is met by asking again. A HEAD (CHECKING) describes the manifest, as far as the
+registry answers it in full; else the manifest is read (FETCHING). Attachments are asked of the referrers API, page
+after page (QUERYING_API), or read from the tag that stands in for it (READING).
 
 Source: distribution-spec "Pulling manifests", "Listing Referrers", "Unavailable Referrers API".
 """
@@ -49,7 +49,7 @@ from regproto._model.referrers import ListReferrers, QueryResult, Referrers, Res
 
 
 class QueryState(State):
-    """Where a question is."""
+    """The states of a question."""
 
     CHOOSING = "choosing"
     CHECKING = "checking"
@@ -74,7 +74,7 @@ _FAULTS: Final = {
 
 
 def _asking(state: QueryState, ways: Mapping[Outcome, State]) -> dict[Outcome, State]:
-    """A row of a state that asks: whatever does not end it is met by asking again."""
+    """A row of a state that asks: any fault is met by asking again."""
     again = dict.fromkeys((_O.CHALLENGED, _O.NOT_SENT, _O.LOST, _O.UNAVAILABLE), state)
     return {**ways, **again, **_FAULTS}
 
@@ -127,7 +127,8 @@ class QueryMachine(Machine):
 
     @property
     def tag(self) -> str:
-        """Which of a subject's lists is read; for tests and the explorer, what this is about."""
+        """The reference asked for, or the tag of a subject's list; tests and the explorer identify the question by
+        it."""
         return self.lookup.reference if isinstance(self.lookup, ResolveReference) else fallback_tag(self.lookup.subject)
 
     def describe(self) -> str:
@@ -182,7 +183,8 @@ class QueryMachine(Machine):
         return self._classify_head(response, proven) if method == "HEAD" else self._classify_get(response, url)
 
     def _classify_head(self, response: Response, proven: bool) -> Verdict:
-        """A HEAD that tells digest, size and type will do; of a digest that was asked for, a registry need not tell."""
+        """The verdict for a HEAD: digest, size and type are enough; asked by digest, a registry need not repeat
+        that."""
         asked = self.tag if ":" in self.tag and proven else ""
         told = get(response.headers, "docker-content-digest") or asked
         length = get(response.headers, "content-length") or ""

@@ -1,9 +1,10 @@
-"""The life of a stream: a blob that is sent while it is made, and whose digest is known at its end.
+"""The life of a stream: a blob that is sent while it is produced, and whose digest is known at its end.
 
 There is nothing to look for and nothing to mount, so its life is that of its upload session. What it adds is a bound:
-the driver keeps only the last of what it has sent, so a session can go on from where the registry has it only if that
-is still kept, and a new session can take the place of a lost one only while everything is. Bytes are hashed by the
-driver; the core is told.
+the driver keeps only the last bytes that it has sent, so a session can go on from the registry's offset only if that is
+still kept, and a new session can take the place of a lost one only while everything is. The driver hashes the bytes and
+reports the digest in a `StreamStatus`. Two machines: the stream, and its upload session, which has the states and the
+table of any upload (`upload.py`) with a body of unknown size.
 
 Source: distribution-spec "Pushing a blob in chunks" (the PATCH without a range is what registries call streaming).
 """
@@ -30,7 +31,7 @@ from regproto._model.plan import StreamBlob
 
 
 class StreamState(State):
-    """Where a stream is."""
+    """The states of a stream."""
 
     UPLOADING = "uploading"
     PRESENT = "present"
@@ -56,12 +57,12 @@ TABLE: Final[Table] = {
 RANGE_MAX_BYTES: Final = 64 * MIB
 """A range is held in memory, so a registry whose smallest chunk is larger gets no stream. The largest seen: 10 MiB."""
 _WANTS_LENGTH: Final = frozenset({411, 501})
-"""How servers refuse a body that is chunked."""
+"""Statuses with which servers refuse a chunked body."""
 _NOTHING: Final = StreamStatus(sent=0, kept=0)
 
 
 def unreplayable_error(what: str, told: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
-    """The error for a stream that is to be sent from where it is kept no more."""
+    """The error for a stream that would have to be sent again from an offset that is kept no more."""
     text = f"{what} can't be sent again, of its first {told.sent} bytes only the last {told.sent - told.kept} are kept"
     hint = "; spool it (--spool), so that it can be"
     text = f"{cause}; {text}{hint}" if cause is not None else f"{text}{hint}"
@@ -84,9 +85,9 @@ class StreamMachine(Machine):
     work: Any
     """The push (`_work.PushState`) it is of."""
     told: StreamStatus = _NOTHING
-    """How it stands with the driver."""
+    """The driver's newest status of it."""
     chunk_bytes: int | None = None
-    """What an earlier session learned to be small enough; None: no length was asked for."""
+    """The size of a body that an earlier session learned to be small enough; None: the registry wanted no length."""
     sessions_lost: int = 0
     rejections: int = 0
     upload: Machine | None = None
@@ -94,11 +95,11 @@ class StreamMachine(Machine):
     sent_bytes: int = 0
     """In the present try."""
     known_bytes: int = 0
-    """How large it was known to be when its push was last counted."""
+    """Its known size when its push was last counted."""
 
     @property
     def size(self) -> int:
-        """Its size in bytes as far as it is known: it grows until the end was read."""
+        """Its size in bytes as far as it is known: grows until the end was read."""
         if self.told.digest is not None:
             return self.told.size
         return max(self.known_bytes, self.sent_bytes, self.told.sent)
@@ -110,7 +111,7 @@ class StreamMachine(Machine):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What it turned out to be, once its end was read."""
+        """The blob's descriptor, once the stream's end was read."""
         assert self.told.digest is not None
         return Descriptor(media_type=self.stream.media_type, digest=self.told.digest, size=self.told.size)
 
@@ -118,7 +119,7 @@ class StreamMachine(Machine):
         return f"stream {self.stream.key}"
 
     def news(self, status: Status, sent_bytes: int = 0, text: str = "") -> Notice:
-        """News of it. Its size is what is known of it so far."""
+        """News of it, with its size as far as it is known."""
         return Notice(
             status=status,
             subject=self.stream.key,
@@ -141,7 +142,7 @@ class StreamUpload(UploadMachine):
     keep_bytes: int
     told: StreamStatus = _NOTHING
     reach: int = 0
-    """The end of all that was ever handed out."""
+    """The largest offset in the stream that any body has reached."""
 
     @property
     def digest(self) -> Digest:
@@ -169,7 +170,7 @@ class StreamUpload(UploadMachine):
         return f"upload of stream {self.stream.key}"
 
     def tell(self, told: StreamStatus) -> None:
-        """How the stream stands after an exchange."""
+        """Note the driver's status of the stream after an exchange."""
         self.told = told
         self.sent = self.reach = max(self.reach, told.sent)
 

@@ -1,9 +1,10 @@
-"""The life of an upload session: opened, filled, committed, or given back.
+"""The life of an upload session: opened, filled, committed, or cancelled.
 
-After every answer that was lost it asks before it goes on: the registry's own offset (GET) while filling, the
-digest (HEAD) once a commit was sent. Giving back is part of its life: a session nobody wants any more is deleted,
-at its newest Location, unless it is to be kept for a later process. One that an earlier process left begins with being
-asked.
+After every answer that was lost it asks before it goes on: the registry's own offset (QUERYING_STATUS, a GET) while
+filling, the digest (CHECKING_BLOB, a HEAD, and PROVING, a GET of the first byte where that does not say enough) once a
+commit was sent. Its end is part of its life: a session that is no longer needed (CLOSING) is left open for a later
+process (KEPT_OPEN), or deleted at its newest Location (CANCELLING), after a query for that where it may have changed
+(QUERYING_BEFORE_CANCEL). A session that an earlier process left begins with a query.
 
 Source: distribution-spec "POST then PUT", "Pushing a blob in chunks", "Cancel a blob upload".
 """
@@ -46,7 +47,7 @@ from regproto._model.plan import Blob
 
 
 class UploadState(State):
-    """Where an upload session is."""
+    """The states of an upload session."""
 
     STARTING = "starting"
     PLANNING = "planning"
@@ -221,7 +222,7 @@ TABLE: Final[Table] = {
 }
 
 _AT_REGISTRY: Final = frozenset({_S.STARTING, _S.CHECKING_BLOB, _S.PROVING})
-"""Here it is not the session that is asked."""
+"""States whose requests do not go to the session's Location."""
 _GIVING_BACK: Final = frozenset({_S.CLOSING, _S.QUERYING_BEFORE_CANCEL, _S.CANCELLING})
 _BODIES: Final = frozenset({_S.PATCHING, _S.PUTTING})
 
@@ -230,22 +231,22 @@ CHUNK_FLOOR_BYTES: Final = 64 * 1024
 RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
 """The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
 STEP_MIN_BYTES: Final = CHUNK_FLOOR_BYTES
-"""An upload that is further by less was not brought forward, unless that was all it was sent: else a registry that
-takes one byte at a time could have 10 GB asked for in 10 billion requests."""
+"""A smaller step of the offset is no progress, unless it is the whole body: else a registry that takes one byte at a
+time could have 10 GB asked for in 10 billion requests."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 CANCELS_MAX: Final = 4
-"""Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
-which is what a registry may need to notice that a request was cut."""
+"""Tries to cancel a session whose Location turns out stale. The last two come after a wait, together some seconds: as
+long as a registry may need to notice that a request was cut."""
 DOUBTS_MAX: Final = 4
-"""Commits answered with a success that proves nothing before the blob has to be there: each is looked for several
-times."""
+"""Commits answered with a success that proves nothing, before the blob has to be there. After each the blob is looked
+for several times."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
-    """One upload session of one blob. (`_stream` has that of a stream.)"""
+    """One upload session of one blob. (`stream.py` has that of a stream.)"""
 
     NAME: ClassVar[str] = "upload"
     TABLE: ClassVar[Table] = TABLE
@@ -268,42 +269,42 @@ class UploadMachine(Machine):
 
     state: State = _S.STARTING
     blob: Blob | None = None
-    """None: it is of a stream."""
+    """None: the upload is of a stream."""
     owner: Machine | None = None
-    """The blob this uploads for, until it was told how that went."""
+    """The blob or stream this uploads for, until that has the outcome."""
     location: str = ""
     offset: int = 0
-    """How many bytes the registry has, as far as it said so."""
+    """The number of bytes the registry has, as far as it said so."""
     sent: int = 0
     """The end of the last body handed out."""
     best: int = -1
     chunk_bytes: int | None = None
     chunk_min_bytes: int = 0
     resumed: bool = False
-    """The offset was asked for: what follows is sent by ranges."""
+    """The offset was queried: the rest is sent by ranges."""
     unanswered: int = 0
-    """Commits that were sent whole and not answered: the registry may have the blob, or may still be at it."""
+    """Commits that were sent whole and not answered: the registry may have the blob, or may still be finalising it."""
     gone: bool = False
-    """After a commit the registry does not know the session: the blob is there, or coming, or lost."""
+    """The registry does not know the session after a commit: the blob is there, or coming, or lost."""
     looks: int = 0
     useless: int = 0
     doubts: int = 0
     """Commits that were answered with a success that proves nothing."""
     cancels_sent: int = 0
     keeps: bool = False
-    """If nobody wants it any more, it is left open for a later process, with what is in it."""
+    """When it is no longer needed it is left open for a later process, with its content."""
     unverified: bool = False
-    """An earlier process left it, and it has not answered yet: what it answers may only cost us the session."""
+    """An earlier process left it, and it is not confirmed yet: a refusal costs us the session and no more."""
     kept_at: str = ""
-    """Where it was when an earlier process kept it; "" for what this one has opened."""
+    """Its Location when an earlier process kept it; "" for a session that this one has opened."""
     stalls: int = 0
     """Ranges refused in a row that begin at `offset`."""
     out_of_touch: bool = False
-    """The newest Location may not be known."""
+    """The registry may have given a newer Location, in an answer that was lost."""
     mark: int = 0
-    """How much the registry had when this was last brought forward."""
+    """The offset at the last progress."""
     crept: bool = False
-    """Since then an answer has led on by less than a step; the next such counts as a fault."""
+    """An answer since then has moved the offset by less than a step; the next such counts as a fault."""
 
     @property
     def holds_session(self) -> bool:
@@ -324,7 +325,7 @@ class UploadMachine(Machine):
 
     @property
     def algorithm(self) -> str:
-        """Of the digest, also before that is known."""
+        """The digest's algorithm, known before the digest is."""
         return self.digest.algorithm
 
     @property
@@ -335,7 +336,7 @@ class UploadMachine(Machine):
 
     @property
     def most(self) -> int:
-        """How many bytes the registry can have at most."""
+        """The most bytes the registry can have."""
         return self.size
 
     @property
@@ -444,7 +445,7 @@ class UploadMachine(Machine):
                 return verdict
 
     def _classify_unproven(self, response: Response, url: str) -> Verdict:
-        """What a disk says is an upload session is deleted only if the registry says so too."""
+        """The verdict for a kept session that the registry is not known to have: it is never deleted for that alone."""
         if response.status in (404, 410) or error_codes(response) & _SESSION_CODES:
             return _O.GONE, None
         return broken(
@@ -452,7 +453,7 @@ class UploadMachine(Machine):
         )
 
     def _not_yet(self, verdict: Verdict) -> Verdict:
-        """What the answer to a question for the blob means after a commit: what is not there may still come."""
+        """The verdict for an answer about the blob after a commit: a blob that is not there may still come."""
         if verdict[0] is not _O.ABSENT:
             return verdict
         if not self.gone:
@@ -460,7 +461,8 @@ class UploadMachine(Machine):
         return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
 
     def _proven(self, verdict: Verdict) -> Verdict:
-        """A session that an earlier process left and that is of no use is let go of: it may be something else."""
+        """The verdict with a refusal of an earlier process's session as GONE: it is not deleted, for it may be
+        something else."""
         if self.unverified and verdict[0] in (_O.REFUSED, _O.BROKEN):
             return _O.GONE, verdict[1]
         return verdict
@@ -537,7 +539,7 @@ class UploadMachine(Machine):
         return refused(self.describe(), method, url, response)
 
     def _stalled(self, response: Response, method: str, url: str) -> Verdict:
-        """What a 416 means that does not say where to go on."""
+        """The verdict for a 416 without a usable offset."""
         if self.state is not _S.PATCHING or not self.stalls:
             return _O.OUT_OF_ORDER, None
         # It was asked since, so the range begins where the registry is. Another request may still be writing (of a
@@ -548,7 +550,7 @@ class UploadMachine(Machine):
         return _O.UNSURE, refused(self.describe(), method, url, response, hint)[1]
 
     def _is_step(self, offset: int) -> bool:
-        """Whether the upload is brought forward if the registry has so much."""
+        """Whether an offset is progress."""
         return offset - self.mark >= STEP_MIN_BYTES or offset - self.offset >= self._whole()
 
     def _whole(self) -> float:
@@ -556,7 +558,7 @@ class UploadMachine(Machine):
         return self._piece()
 
     def _creeping(self, response: Response, method: str, url: str, offset: int) -> Verdict:
-        """What it means that hardly anything of a body was taken, again: wait, and ask."""
+        """The verdict for a second body in a row of which hardly anything was taken: wait, and ask."""
         text = f"{self.describe()}: {method} {shown(url)} was answered {response.status}"
         text += f", and has brought the upload no further than byte {offset} of {self.most}"
         return _O.UNAVAILABLE, Details(error=RemoteProtocolError(text))
