@@ -64,7 +64,7 @@ _NOTHING: Final = StreamStatus(sent=0, kept=0)
 def unreplayable_error(what: str, told: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
     """The error for a stream that would have to be sent again from an offset that is kept no more."""
     text = f"{what} can't be sent again, of its first {told.sent} bytes only the last {told.sent - told.kept} are kept"
-    hint = "; spool it (--spool), so that it can be"
+    hint = "; spool it to a file first, so that it can be"
     text = f"{cause}; {text}{hint}" if cause is not None else f"{text}{hint}"
     if isinstance(cause, RegistryError):
         return RegistryError(text, status=cause.status, errors=cause.errors)
@@ -188,7 +188,7 @@ class StreamUpload(UploadMachine):
         if self.chunk_bytes is not None and self.chunk_min_bytes > RANGE_MAX_BYTES:
             self.error = ContentError(
                 f"{self.describe()}: the registry takes no chunk under {self.chunk_min_bytes} bytes, which is more "
-                "than can be kept of a stream; spool it (--spool)"
+                "than can be kept of a stream; spool it to a file first"
             )
             return Outcome.CONTENT
         return Outcome.PATCH

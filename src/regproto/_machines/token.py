@@ -159,7 +159,7 @@ class TokenMachine(Machine):
         if self.scheme == "basic":
             if known is None or not (known.username or known.password):
                 self.error = AuthenticationError(
-                    f"{shown(self.base)} wants a user and a password: log in, or give --username and --password-stdin"
+                    f"{shown(self.base)} wants a user and a password: log in to it, or give them"
                 )
                 return _O.DENIED
             return self._use(basic(known.username, known.password))
