@@ -75,7 +75,7 @@ class Session:
     _graph: Graph
     _pushes: PushRegistry
     _drafts: ManifestRequests
-    _totals: ProgressReports
+    _reports: ProgressReports
     _next_push: int
 
     def __init__(
@@ -103,11 +103,11 @@ class Session:
             journal=[] if journal else None,
         )
         checkpoint = Checkpoint(base=self.base, active=save)
-        checkpoint.load(hint, self._scheduler.knowledge, self.config.trust_origin)
+        checkpoint.load(hint, self._scheduler.capabilities, self.config.trust_origin)
         self._pushes = PushRegistry(scheduler=self._scheduler, checkpoint=checkpoint)
-        self._pushes.complain()
+        self._pushes.report_rejected()
         self._drafts = ManifestRequests(scheduler=self._scheduler)
-        self._totals = ProgressReports(notices=self._scheduler.notices)
+        self._reports = ProgressReports(notices=self._scheduler.notices)
         self._graph = Graph(
             base=self.base,
             config=self.config,
@@ -115,7 +115,7 @@ class Session:
             pushes=self._pushes,
             lists=ReferrersUpdates(base=self.base, config=self.config, scheduler=self._scheduler),
             drafts=self._drafts,
-            totals=self._totals,
+            reports=self._reports,
             sources=SourceChecks(base=self.base),
         )
         self._next_push = 1
@@ -126,7 +126,7 @@ class Session:
         Poll again after this: an earlier `Wait` is void.
         """
         work = self._work(push)
-        self._want(push, push.blobs)
+        self._note_needs(push, push.blobs)
         self._graph.begin(work)
         return work.id
 
@@ -161,16 +161,16 @@ class Session:
             ContentError: the hint as a whole can't be used: it is of another version, or about another registry.
         """
         kept = self._pushes.checkpoint.cancel(hint, self.config.trust_origin)
-        self._pushes.complain()
+        self._pushes.report_rejected()
         work = self._work(PushPlan(repository=kept[0].repository if kept else NOTHING_KEPT))
         self._graph.run(self._graph.begin_cancelling, work, kept)
         return work.id
 
-    def _want(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
+    def _note_needs(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
         """Note what the requests of a push will have to be authorized for."""
         tried = (s for b in blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
         sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
-        self._scheduler.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
+        self._scheduler.auth.note_needs(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
 
     def cancel(self, push_id: int, now: float | None = None) -> None:
         """End a push before its time: its upload sessions are cancelled, then its `Finished` comes.
@@ -195,20 +195,20 @@ class Session:
         """
         scheduler, graph = self._scheduler, self._graph
         scheduler.tick(now)
-        if self._pushes.patience.due <= scheduler.now:
+        if self._pushes.deadlines.due <= scheduler.now:
             graph.lifecycle.expire()
         saves = self._pushes.checkpoint.active
         while (found := (self._save() if saves else None) or scheduler.next_output()) is not None:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
-        notice = self._totals.news(scheduler.now)
+        notice = self._reports.news(scheduler.now)
         if notice is not None:
             return notice
         ended = self._pushes.ended
         if ended:
-            return self._totals.last(ended[0]) or self._finish(ended.popleft())
-        return Wait(until=min(scheduler.wait_until(), self._pushes.patience.due))
+            return self._reports.last(ended[0]) or self._finish(ended.popleft())
+        return Wait(until=min(scheduler.wait_until(), self._pushes.deadlines.due))
 
     def receive(self, now: float, event: Input) -> None:
         """Take an answer to a `Send`, `NeedCredentials` or `NeedManifests`, or a `Progress`. Never raises for what a
@@ -248,8 +248,8 @@ class Session:
             work = self._drafts.asked.pop(event.id)
             if work.outcome is None:
                 if isinstance(event, Manifests):
-                    self._want(work.plan, event.blobs)
-                self._graph.made(work, event)
+                    self._note_needs(work.plan, event.blobs)
+                self._graph.complete_plan(work, event)
         else:
             assert_never(event)
 
@@ -264,13 +264,13 @@ class Session:
                 raise LocalProtocolError(f"{event.status} is not the status of a final answer")
         elif event.kind is FailureKind.CONTENT and not scheduler.sends_content(event.id):
             raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
-        told, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
-        if told is None:
+        status, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
+        if status is None:
             if is_stream and not (isinstance(event, Failed) and event.written is Written.NONE):
                 raise LocalProtocolError(f"the answer with the id {event.id} must say how its stream stands")
         elif not is_stream:
             raise LocalProtocolError(f"the request with the id {event.id} has no stream")
-        elif not 0 <= told.kept <= told.sent or (told.digest is not None and told.size < told.sent):
+        elif not 0 <= status.kept <= status.sent or (status.digest is not None and status.size < status.sent):
             raise LocalProtocolError(f"the request with the id {event.id} tells of an impossible stream")
         return exchange
 
@@ -282,7 +282,7 @@ class Session:
         return journal
 
     def _save(self) -> Save | None:
-        data = self._pushes.checkpoint.take(self._scheduler.knowledge)
+        data = self._pushes.checkpoint.take(self._scheduler.capabilities)
         return None if data is None else Save(data=data)
 
     def _finish(self, work: PushState) -> Finished:

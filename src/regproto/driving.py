@@ -4,13 +4,13 @@
     while (output := run.poll(now())) is not None:
         match output:
             case Send() as send:
-                run.tasks[send.id] = ...   # begin it; its answer, and its Progress, are told by `run.tell`
+                run.tasks[send.id] = ...   # begin it; give its answer, and its Progress, to `run.tell`
             case Abort(id=number):
                 ...                        # stop run.tasks[number]; its one answer is still owed
             case NeedCredentials() as need:
-                run.tasks[need.id] = ...   # begin to `look_up`, and tell the answer
+                run.tasks[need.id] = ...   # begin to `look_up`; give the answer to `run.tell`
             case Wait() as wait:
-                ...                        # until something was told, `patience_s(wait, now())` at most
+                ...                        # until `run.tell` was called, `wait_timeout_s(wait, now())` at most
     return run.results
 
 `check_time`, `kind_of` and `unsent` are for what comes before an exchange's first byte, `Pool` for the time after its
@@ -231,7 +231,7 @@ class ExchangeProgress:
         self._fresh = False
         self._phase: Phase | None = None
         self._count = 0
-        self._told = -math.inf
+        self._reported_at = -math.inf
 
     def reach(self, now: float, phase: Phase, more: int = 0) -> Progress | None:
         """The report that is due when this phase begins, or when `more` bytes of the body have moved in it.
@@ -246,9 +246,9 @@ class ExchangeProgress:
             self._written = Written.ALL
         begins = phase is not self._phase
         self._count = more + (0 if begins and phase is not Phase.WAITING else self._count)
-        if not begins and now - self._told < PROGRESS_INTERVAL_S:
+        if not begins and now - self._reported_at < PROGRESS_INTERVAL_S:
             return None
-        self._phase, self._told = phase, now
+        self._phase, self._reported_at = phase, now
         return Progress(id=self._send.id, phase=phase, bytes=self._count)
 
     def failed(self, kind: FailureKind, detail: object) -> Failed:

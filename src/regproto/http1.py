@@ -195,7 +195,7 @@ class Exchange:
     def feed(self, data: bytes | memoryview) -> None:
         """The next bytes of the stream, of a length that suits a write; `b""`: it has ended. Only if `wants_data`.
 
-        Of a stream whose length was told, give just so much; its end need not be told.
+        Of a stream whose length was given to `start`, give just so much; its end need not be given.
         """
         feed = self._feed
         assert feed is not None and self._sent == self._size

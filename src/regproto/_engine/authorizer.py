@@ -90,7 +90,7 @@ class Authorizer:
             for kept in (self.tokens, self.sources, self.actions):
                 kept.pop(oldest, None)
 
-    def want(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
+    def note_needs(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
         """Note what a push to `repository` needs: `actions` there, and to mount from `sources`."""
         self.keep_sources(repository, sources)
         token = self.tokens.get(repository)

@@ -92,30 +92,30 @@ class Checkpoint:
     open: dict[KeptKey, Kept] = attrs.field(factory=dict)
     cancelling: dict[str, Kept] = attrs.field(factory=dict)
     """Upload sessions that are being cancelled on request, by Location."""
-    complaints: list[tuple[str, str]] = attrs.field(factory=list)
+    rejected: list[tuple[str, str]] = attrs.field(factory=list)
     """Entries that are not trusted or are forgotten (a digest or ""), and why; until they are reported."""
     _changed: bool = False
     _last: bytes = b""
 
-    def load(self, hint: bytes, knowledge: RegistryCapabilities, trust: Callable[[str], bool] | None) -> None:
+    def load(self, hint: bytes, capabilities: RegistryCapabilities, trust: Callable[[str], bool] | None) -> None:
         """Read the checkpoint of an earlier session, as far as it can be trusted."""
         if not hint:
             return
         self._last, self._changed = hint, True
         try:
-            uploads, knowledge.single_post = _read(hint, self.base)
+            uploads, capabilities.single_post = _read(hint, self.base)
         except ContentError as error:
-            self.complaints.append(("", str(error)))
+            self.rejected.append(("", str(error)))
             return
         self.waiting = {kept.key: kept for kept in self._trusted(uploads, trust)}
         self.hinted = set(self.waiting)
 
     def _trusted(self, uploads: list[Kept], trust: Callable[[str], bool] | None) -> Iterator[Kept]:
-        """The uploads whose URLs would be followed if the registry sent them; the others are noted in `complaints`."""
+        """The uploads whose URLs would be followed if the registry sent them; the others are noted in `rejected`."""
         if len(uploads) > UPLOADS_MAX:
             forgotten = len(uploads) - UPLOADS_MAX
             text = f"of the uploads that were kept the {forgotten} oldest are forgotten: {UPLOADS_MAX} are kept"
-            self.complaints.append(("", text))
+            self.rejected.append(("", text))
         for kept in uploads[-UPLOADS_MAX:]:
             try:
                 # The same checks as for a Location from the network; a relative one was never kept.
@@ -124,7 +124,7 @@ class Checkpoint:
                 check_origin(self.base, kept.location, trust)
                 check_upload_url(self.base, kept.repository, kept.location, kept=True)
             except (_Untrusted, RegprotoError) as error:
-                self.complaints.append((str(kept.digest), str(error)))
+                self.rejected.append((str(kept.digest), str(error)))
             else:
                 yield kept
 
@@ -140,7 +140,7 @@ class Checkpoint:
         found = []
         for kept in self._trusted(uploads, trust):
             if kept.location in self.cancelling or kept.key in self.open:
-                continue  # it is given back already, or a push goes on with it (and its Location may be another by now)
+                continue  # it is being cancelled, or a push goes on with it (and its Location may be another by now)
             ours = self.waiting.get(kept.key)
             found.append(kept)
             self.cancelling[kept.location] = kept
@@ -179,7 +179,7 @@ class Checkpoint:
             self.hinted.discard(oldest)
             self._changed = True
             text = f"its upload is forgotten: {UPLOADS_MAX} others that were left are newer"
-            self.complaints.append((str(oldest[1]), text))
+            self.rejected.append((str(oldest[1]), text))
 
     def drop(self, key: KeptKey) -> None:
         """Forget a session that is closed, or of no use."""
@@ -187,7 +187,7 @@ class Checkpoint:
             self._changed = True
 
     def unclaimed(self) -> list[Kept]:
-        """Take the uploads that an earlier session left, no push went on with, and nobody was told of."""
+        """Take the uploads that an earlier session left, no push went on with, and nobody was single_posts of."""
         hinted, self.hinted = self.hinted, set()
         return [self.waiting[key] for key in sorted(hinted) if key in self.waiting]
 
@@ -222,7 +222,7 @@ class Checkpoint:
             self.waiting.pop(key, None)  # this one takes its place
             self.hinted.discard(key)
 
-    def take(self, knowledge: RegistryCapabilities) -> bytes | None:
+    def take(self, capabilities: RegistryCapabilities) -> bytes | None:
         """The data to be kept from now on, if it has changed."""
         if not self._changed or not self.active:
             return None
@@ -232,7 +232,7 @@ class Checkpoint:
         kept = [upload for upload in known if not isinstance(upload.location, NamedElsewhere)]
         data = b""
         if kept:
-            data = _written(self.base, knowledge.single_post, kept)
+            data = _written(self.base, capabilities.single_post, kept)
         if data == self._last:
             return None
         self._last = data
@@ -255,20 +255,20 @@ def merge_kept(*hints: bytes) -> bytes:
         ContentError: one of them can't be used, or they are about different registries.
     """
     base: str | None = None
-    told: set[bool | None] = set()
+    single_posts: set[bool | None] = set()
     found: dict[KeptKey, Kept] = {}
     for hint in filter(None, hints):
         content = _parsed(hint)
         base = base if base is not None else content["registry"]
         uploads, single_post = _read(hint, base)
-        told.add(single_post)
+        single_posts.add(single_post)
         for kept in uploads:
             other = found.pop(kept.key, kept)
             found[kept.key] = other if other.offset > kept.offset else kept
     if base is None or not found:
         return b""
-    told.discard(None)
-    return _written(base, told.pop() if len(told) == 1 else None, found.values())
+    single_posts.discard(None)
+    return _written(base, single_posts.pop() if len(single_posts) == 1 else None, found.values())
 
 
 def _written(base: str, single_post: bool | None, uploads: Iterable[Kept]) -> bytes:

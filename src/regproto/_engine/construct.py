@@ -107,8 +107,8 @@ def stream_upload_for(stream: StreamMachine, config: Config) -> StreamUpload:
         keep_bytes=config.stream_buffer_bytes,
         owner=stream,
         lane=stream.lane,
-        told=stream.told,
-        reach=stream.told.sent,
+        stream_status=stream.stream_status,
+        reach=stream.stream_status.sent,
         chunk_bytes=stream.chunk_bytes,
     )
 

@@ -26,7 +26,7 @@ from regproto._engine.referrers_updates import ReferrersUpdates
 from regproto._engine.retry import backoff_s
 from regproto._engine.scheduler import Scheduler
 from regproto._engine.source_checks import SourceChecks
-from regproto._engine.upload_sessions import UploadSessions, doubted
+from regproto._engine.upload_sessions import UploadSessions, outcome_if_unverified
 from regproto._machines.base import Machine, Outcome, Verdict, advance, members
 from regproto._machines.blob import BlobMachine, BlobState
 from regproto._machines.manifest import ManifestMachine, ManifestState, together
@@ -43,10 +43,10 @@ from regproto._model.messages import Manifests, NoManifests, PushOutcome, Status
 
 _O: Final = members(Outcome)
 _N: Final = members(Status)
-_THERE: Final = frozenset({BlobState.PRESENT, ManifestState.PRESENT})
+_PRESENT: Final = frozenset({BlobState.PRESENT, ManifestState.PRESENT})
 _FAILED: Final = frozenset({BlobState.FAILED, ManifestState.FAILED})
 _WAITING: Final = frozenset({BlobState.WAITING, ManifestState.WAITING})
-_SPREADING: Final = frozenset({ManifestState.PRESENT, ManifestState.TAGGING, ManifestState.CONFIRMING})
+_AFTER_SHARED_PUT: Final = frozenset({ManifestState.PRESENT, ManifestState.TAGGING, ManifestState.CONFIRMING})
 """States in which a PUT that was to set further tags has done so, or never will."""
 
 
@@ -60,7 +60,7 @@ class Graph(Loop):
     pushes: PushRegistry
     lists: ReferrersUpdates
     drafts: ManifestRequests
-    totals: ProgressReports
+    reports: ProgressReports
     sources: SourceChecks
     presence: Presence = attrs.field(init=False)
     uploads: UploadSessions = attrs.field(init=False)
@@ -69,7 +69,7 @@ class Graph(Loop):
     def __attrs_post_init__(self) -> None:
         self.presence = self.pushes.presence
         self.uploads = UploadSessions(
-            loop=self, config=self.config, scheduler=self.scheduler, pushes=self.pushes, totals=self.totals
+            loop=self, config=self.config, scheduler=self.scheduler, pushes=self.pushes, reports=self.reports
         )
         self.lifecycle = PushLifecycle(
             loop=self,
@@ -77,7 +77,7 @@ class Graph(Loop):
             pushes=self.pushes,
             lists=self.lists,
             sources=self.sources,
-            totals=self.totals,
+            reports=self.reports,
         )
 
     def advance(self, machine: Machine, verdict: Verdict) -> None:
@@ -106,7 +106,7 @@ class Graph(Loop):
     def _begin(self, work: PushState) -> None:
         plan = work.plan
         self.pushes.begin(work)
-        self.totals.begin(work)
+        self.reports.begin(work)
         for descriptor in plan.skipped:
             self.scheduler.notices.tell(descriptor.digest, descriptor, _N.SKIPPED)
         work.goals += len(plan.streams) + (plan.draft is not None)
@@ -122,7 +122,7 @@ class Graph(Loop):
         self.pushes.begin(work)
         work.goals += len(work.cancelling)
         for repository in work.repositories():
-            self.scheduler.auth.want(repository, ())
+            self.scheduler.auth.note_needs(repository, ())
         for upload in work.cancelling:
             self.enter_state(upload)
         self._reached(work)
@@ -136,16 +136,16 @@ class Graph(Loop):
         attached = {m.descriptor.digest for m in plan.manifests if m.info.subject is not None}
         goals = [(d, "") for d in digests if d != plan.root and (d not in named or d in attached)]
         work.asked.update(d for d, _ in goals)
-        work.together = together(plan, self.scheduler.knowledge)
+        work.together = together(plan, self.scheduler.capabilities)
         if plan.root is not None:
             if not plan.tags:
                 work.asked.add(plan.root)
             goals = [(plan.root, tag) for tag in plan.tags or ("",) if tag not in work.together[1:]] + goals
         for lookup in self.lists.expect(work):
             self._decide(lookup)
-        self.then(self._aim_at_next, work, deque(goals))
+        self.then(self._add_next_goal, work, deque(goals))
 
-    def _aim_at_next(self, work: PushState, goals: deque[tuple[Digest, str]]) -> None:
+    def _add_next_goal(self, work: PushState, goals: deque[tuple[Digest, str]]) -> None:
         if work.outcome is not None:
             return
         if not goals:
@@ -156,7 +156,7 @@ class Graph(Loop):
         if tag and work.together[:1] == (tag,) and not (node and node.machine and node.machine.lane == work.id):
             # Another push puts this tag already, and knows nothing of our others.
             goals.extend((digest, other) for other in work.together[1:])
-        self.then(self._aim_at_next, work, goals)
+        self.then(self._add_next_goal, work, goals)
 
     def _request(self, work: PushState, digest: Digest, tag: str, looked: bool | None = None) -> Node | None:
         """The node of a goal of a push; None if it is there, or the push is over."""
@@ -188,12 +188,12 @@ class Graph(Loop):
             return
         work.nodes[node.key] = node
         node.sharers = with_push(node.sharers, work)
-        self.totals.joined(work, node)
+        self.reports.joined(work, node)
         if node.expanded:
             for digest, tag in self._stands_on(work, node):
-                self.then(self._need_too, work, node, digest, tag)
+                self.then(self._require_too, work, node, digest, tag)
 
-    def _need_too(self, work: PushState, node: Node, digest: Digest, tag: str) -> None:
+    def _require_too(self, work: PushState, node: Node, digest: Digest, tag: str) -> None:
         """Have a push need a part of a manifest that was on its way before."""
         if work.outcome is not None or node.machine is None:
             return
@@ -217,7 +217,7 @@ class Graph(Loop):
             sent_bytes: the bytes of it that were counted already.
             handled: True if the registry put it into its subject's list.
         """
-        self.totals.found(work, digest, how, work.size_of(digest) - sent_bytes)
+        self.reports.found(work, digest, how, work.size_of(digest) - sent_bytes)
         if work.attached:
             at_work = self.lists.attached(work, digest, handled)
             if at_work is not None:
@@ -227,11 +227,11 @@ class Graph(Loop):
         """Note that something was there before a push needed it."""
         self._found(work, digest, _N.EXISTING)
         if digest in work.manifests:
-            self.totals.imply(work, digest)
+            self.reports.imply(work, digest)
 
     def _decide(self, machine: Machine) -> None:
         """Take the first decision of a machine that was just made."""
-        self.move(machine, (machine.decide(self.scheduler.knowledge, self.config), None))
+        self.move(machine, (machine.decide(self.scheduler.capabilities, self.config), None))
 
     def _names(self, work: PushState, node: Node) -> list[Digest]:
         """The digests that a manifest names and the push brings, each once."""
@@ -247,7 +247,7 @@ class Graph(Loop):
             found.append((subject.digest, "" if ":" in after else after))
         return found
 
-    def _need_for(self, node: Node, digest: Digest, tag: str, again: bool = False) -> None:
+    def _require_for(self, node: Node, digest: Digest, tag: str, again: bool = False) -> None:
         """Have all users of a manifest need one thing it stands on, and the manifest wait for that.
 
         Args:
@@ -311,10 +311,10 @@ class Graph(Loop):
 
     def _checked(self, blob: BlobMachine) -> None:
         """Let a blob go on if it is known which source to try first."""
-        if blob.state is BlobState.AWAITING_SOURCES and (facts := self.sources.left_to(blob)) is not None:
-            self.move(blob, (_O.READY, facts))
+        if blob.state is BlobState.AWAITING_SOURCES and (details := self.sources.left_to(blob)) is not None:
+            self.move(blob, (_O.READY, details))
 
-    def _answered(self, check: SourceCheckMachine) -> None:
+    def _source_check_ended(self, check: SourceCheckMachine) -> None:
         """Let the blobs go on that waited for the answer of a mount source."""
         waiting = [*self.sources.ended(check)]
         if check.state is SourceCheckState.LACKING:
@@ -345,24 +345,24 @@ class Graph(Loop):
 
     def move(self, machine: Machine, verdict: Verdict) -> None:
         """Give a machine an outcome, and take the steps that follow from the state it comes to rest in."""
-        outcome, facts = verdict
+        outcome, details = verdict
         if isinstance(machine, TokenMachine):
             self.pushes.advance_token(machine, verdict)
             return
-        if facts is not None:
-            self.scheduler.knowledge.learn(facts)
+        if details is not None:
+            self.scheduler.capabilities.learn(details)
         if outcome is _O.LOST:
-            self.uploads.lost_opening(machine, facts)
+            self.uploads.lost_opening(machine, details)
         unverified = (
             isinstance(machine, UploadMachine)
             and machine.unverified
             and machine.state is not UploadState.QUERYING_BEFORE_CANCEL
         )
-        outcome = doubted(machine, outcome)
-        advance(machine, outcome, facts, self.scheduler.knowledge, self.config, self.scheduler.journal)
-        if self.scheduler.sessions or (facts is not None and facts.location):
+        outcome = outcome_if_unverified(machine, outcome)
+        advance(machine, outcome, details, self.scheduler.capabilities, self.config, self.scheduler.journal)
+        if self.scheduler.sessions or (details is not None and details.location):
             self.scheduler.note_session(machine)
-        if (machine.cancel_pending or machine.expired) and self._quits(machine):
+        if (machine.cancel_pending or machine.expired) and self._stop_if_due(machine):
             return
         if isinstance(machine, BlobMachine):
             if machine.node.sent_bytes or machine.location:
@@ -380,16 +380,16 @@ class Graph(Loop):
                 self.scheduler.notices.tell(machine.digest, machine.blob.descriptor, _N.RESUMED, machine.offset)
             self.uploads.follow(machine, outcome)
         elif isinstance(machine, ManifestMachine):
-            if outcome is _O.MISSING and facts is not None:
-                self._repush_missing(machine, facts.missing)
-            elif machine.share and machine.state in _SPREADING:
-                self._put_remaining_tags(machine, facts.tags if facts is not None else ())
+            if outcome is _O.MISSING and details is not None:
+                self._repush_missing(machine, details.missing)
+            elif machine.share and machine.state in _AFTER_SHARED_PUT:
+                self._put_remaining_tags(machine, details.tags if details is not None else ())
         if len(self.stack) > height:
             self.then(self.enter_state, machine)  # after what was asked for on the way
         else:
             self.enter_state(machine)
 
-    def _quits(self, machine: Machine) -> bool:
+    def _stop_if_due(self, machine: Machine) -> bool:
         """Stop a machine that is not needed, or has no time left; False if its new state is an end anyhow."""
         if machine.cancel_pending:
             machine.cancel_pending, machine.delay_s = False, 0.0
@@ -404,7 +404,7 @@ class Graph(Loop):
     def _moved(self, blob: BlobMachine) -> None:
         """Adjust progress and sessions to a blob's new state."""
         if blob.node.sent_bytes and blob.state is not BlobState.PRESENT:
-            self.totals.moved(blob.node, 0)
+            self.reports.moved(blob.node, 0)
         if blob.location and blob.candidates and blob.state not in blob.ENDS:
             self.uploads.cancel_upload(blob)  # what waits to open another session holds none
 
@@ -423,7 +423,7 @@ class Graph(Loop):
         state = machine.state
         if state in machine.ASKS:
             if state is ReferrersState.READING:
-                self.lists.pace(machine)
+                self.lists.delay_read(machine)
             self.scheduler.enqueue(machine)
         elif state in machine.ENDS:
             self._end(machine)
@@ -453,17 +453,17 @@ class Graph(Loop):
         node.missing = 1  # for this step: nothing is ready before all have been started
         left = self._stands_on(node.first_user, node)  # the same for each user
         left.reverse()
-        self.then(self._need_next, node, left)
+        self.then(self._require_next, node, left)
 
-    def _need_next(self, node: Node, left: list[tuple[Digest, str]]) -> None:
+    def _require_next(self, node: Node, left: list[tuple[Digest, str]]) -> None:
         """Start the things a manifest stands on in their order, each with all that it stands on itself."""
         stack = self.stack
         height = len(stack)
         while left:
             digest, tag = left.pop()
-            self._need_for(node, digest, tag)
+            self._require_for(node, digest, tag)
             if len(stack) > height:
-                self.then(self._need_next, node, left)
+                self.then(self._require_next, node, left)
                 return
         self._one_less(node)
 
@@ -472,23 +472,23 @@ class Graph(Loop):
         if not node.missing and node.machine is not None:
             self.then(self._ready, node.machine)
 
-    def _repush_missing(self, machine: ManifestMachine, told: tuple[Digest, ...]) -> None:
+    def _repush_missing(self, machine: ManifestMachine, reported: tuple[Digest, ...]) -> None:
         """Push again the content that was found there and that the registry does not have."""
         node: Node = machine.node
         work = node.first_user
-        node.expanded = True  # what it names is started here, all of it or what the registry told
+        node.expanded = True  # what it names is started here, all of it or what the registry reported
         names = self._names(work, node)
-        named = [d for d in names if d in told]
+        named = [d for d in names if d in reported]
         if named and all(d in work.blobs and work.found.get(d) is _N.UPLOADED for d in named):
             # It took these a moment ago and can't see them: distribution 2.8 does not write its files in one step, so
             # a blob is gone for an instant while others push the same one. They are given the time to be done.
             machine.delay_s = backoff_s(self.config, 2, self.scheduler.jitter)
-            machine.taken = not machine.tag
+            machine.may_appear = not machine.tag
         for digest in named or names:
             self.presence.forget(node.repository, digest)
             for user in node.users:
-                self.totals.missed(user, digest)
-            self.then(self._need_for, node, digest, "", True)
+                self.reports.missed(user, digest)
+            self.then(self._require_for, node, digest, "", True)
 
     # --- streams ---
 
@@ -502,23 +502,23 @@ class Graph(Loop):
         elif machine.state is StreamState.PRESENT:
             digest = machine.descriptor.digest
             self.presence.learn(machine.repository, digest, digest, work.alone)
-            self.totals.streamed(machine)
-            self.scheduler.notices.add(machine.news(_N.UPLOADED, machine.told.size, digest))
+            self.reports.streamed(machine)
+            self.scheduler.notices.add(machine.news(_N.UPLOADED, machine.stream_status.size, digest))
             self.drafts.ask(work)
             self._reached(work)
 
-    def made(self, work: PushState, answer: Manifests | NoManifests) -> None:
+    def complete_plan(self, work: PushState, answer: Manifests | NoManifests) -> None:
         """Push the rest of a plan, which the driver has made."""
-        self.run(self._made, work, answer)
+        self.run(self._complete_plan, work, answer)
 
-    def _made(self, work: PushState, answer: Manifests | NoManifests) -> None:
+    def _complete_plan(self, work: PushState, answer: Manifests | NoManifests) -> None:
         try:
             self.drafts.complete(work, answer)
         except ContentError as error:
             self.lifecycle.fail(work, error)
             return
         assert isinstance(answer, Manifests)
-        self.totals.begin(work)
+        self.reports.begin(work)
         manifests = [m.descriptor.digest for m in answer.manifests]
         self._add_goals(work, [*manifests, *(b.descriptor.digest for b in answer.blobs)])
 
@@ -528,12 +528,12 @@ class Graph(Loop):
         if isinstance(machine, BlobMachine):
             self.uploads.end_sessions(machine)
         elif isinstance(machine, (ReferrersMachine, QueryMachine)):
-            self._told(machine)
+            self._updates_ended(machine)
         elif isinstance(machine, SourceCheckMachine):
-            self._answered(machine)
+            self._source_check_ended(machine)
         if isinstance(machine, StreamMachine):
             self._stream_ended(machine)
-        elif machine.state in _THERE:
+        elif machine.state in _PRESENT:
             self._arrived(machine.node)
         elif machine.state in _FAILED:
             self.then(self._failed, machine.node)
@@ -542,7 +542,7 @@ class Graph(Loop):
         if machine.ends_for is not None:
             self.pushes.one_ended(machine)
 
-    def _told(self, machine: ReferrersMachine | QueryMachine) -> None:
+    def _updates_ended(self, machine: ReferrersMachine | QueryMachine) -> None:
         """Let the pushes go on, or fail, that waited for a list or a question."""
         for work in self.lists.ended(machine):
             if machine.state in (ReferrersState.LISTED, QueryState.FOUND):
@@ -564,7 +564,7 @@ class Graph(Loop):
             del user.nodes[node.key]
             self._found(user, node.digest, how, node.sent_bytes, handled)
             if manifest is not None and not node.expanded:
-                self.totals.imply(user, node.digest)
+                self.reports.imply(user, node.digest)
         sent_bytes = descriptor.size if how is _N.UPLOADED else 0
         text = machine.mounted_from if isinstance(machine, BlobMachine) else ""
         self.scheduler.notices.tell(machine.reference, descriptor, how, sent_bytes, text)
@@ -614,6 +614,6 @@ class Graph(Loop):
             blob = machine.owner or machine
             sent_bytes += machine.offset
         if isinstance(blob, BlobMachine):
-            self.totals.moved(blob.node, sent_bytes)
+            self.reports.moved(blob.node, sent_bytes)
         elif isinstance(blob, StreamMachine):
-            self.totals.stream_moved(blob, sent_bytes)
+            self.reports.stream_moved(blob, sent_bytes)

@@ -112,7 +112,7 @@ class ProgressReports:
     def streamed(self, machine: StreamMachine) -> None:
         """Count a stream that is there."""
         work: PushState = machine.work
-        digest, size = machine.descriptor.digest, machine.told.size
+        digest, size = machine.descriptor.digest, machine.stream_status.size
         self.stream_moved(machine, size)
         if digest in work.found or digest in work.blobs:
             # The same as another stream, or a blob of the plan: it counts once.
@@ -156,9 +156,9 @@ class ProgressReports:
 
     def last(self, work: PushState) -> Notice | None:
         """The last report of a push that is over; None if it was made, or if the push brought nothing."""
-        if work.last_told or not work.total_bytes:
+        if work.last_reported or not work.total_bytes:
             return None
-        work.last_told = True
+        work.last_reported = True
         self.changed.pop(work.id, None)
         return self._of(work)
 

@@ -38,7 +38,7 @@ class PushLifecycle:
     pushes: PushRegistry
     lists: ReferrersUpdates
     sources: SourceChecks
-    totals: ProgressReports
+    reports: ProgressReports
 
     def fail(self, work: PushState, error: RegprotoError) -> None:
         """End a push with its first fatal error."""
@@ -76,14 +76,14 @@ class PushLifecycle:
         for stream in work.streams.values():
             self._stop(work, stream, stream.upload)
         self._stop(work, *self.lists.left(work), *self.sources.left(work), *work.cancelling)
-        self.loop.then(self._let_go, work)
+        self.loop.then(self._report_or_wait, work)
 
-    def _let_go(self, work: PushState) -> None:
+    def _report_or_wait(self, work: PushState) -> None:
         """Report a push whose machines are all being stopped, or have it wait for those left."""
         self.pushes.stop_token(work)
         work.ending -= 1
         if work.ending:
-            self.pushes.patience.end(work.id, self.scheduler.now)
+            self.pushes.deadlines.end(work.id, self.scheduler.now)
         self.pushes.report(work)
 
     def expire(self) -> None:
@@ -108,7 +108,7 @@ class PushLifecycle:
         for stopped in machines:
             if stopped is None or stopped.state in stopped.ENDS:
                 continue
-            self.pushes.outlive(stopped, work)
+            self.pushes.await_machine(stopped, work)
             if isinstance(stopped, UploadMachine):
                 stopped.owner = None
                 if stopped.state in CANCELLING_STATES:
@@ -117,7 +117,7 @@ class PushLifecycle:
                     continue
             if stopped.place is QueueState.IN_FLIGHT:
                 stopped.cancel_pending = True
-                if not stopped.may_open(self.scheduler.knowledge):
+                if not stopped.may_open(self.scheduler.capabilities):
                     self.scheduler.abort(stopped)
             else:
                 stopped.delay_s = 0.0
@@ -149,11 +149,11 @@ class PushLifecycle:
             if exchange is None:
                 part.redirect = None  # made anew, with other content
             elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
-                self.pushes.outlive_read(exchange, work)
+                self.pushes.await_exchange(exchange, work)
 
     def _begin_anew(self, work: PushState, node: Node, machine: BlobMachine) -> None:
         """Start a blob anew without content: only the push that is over had any, so the others look and mount."""
-        self.totals.moved(node, 0)
+        self.reports.moved(node, 0)
         machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
         node.machine = None
         self._stop(work, machine, machine.upload)

@@ -26,13 +26,13 @@ class PushRegistry:
     checkpoint: Checkpoint
     under_way: dict[int, PushState] = attrs.field(factory=dict)
     """By id, until they are reported."""
-    patience: Deadlines = attrs.field(init=False)
+    deadlines: Deadlines = attrs.field(init=False)
     presence: Presence = attrs.field(factory=Presence)
     ended: deque[PushState] = attrs.field(factory=deque)
     """Pushes that are over and have nothing in flight, to be reported."""
 
     def __attrs_post_init__(self) -> None:
-        self.patience = Deadlines(config=self.scheduler.config)
+        self.deadlines = Deadlines(config=self.scheduler.config)
 
     def begin(self, work: PushState) -> None:
         """Note a push that is under way."""
@@ -40,16 +40,16 @@ class PushRegistry:
         for repository in work.repositories():
             self.scheduler.auth.begin(repository)
         self.presence.next_id = work.id + 1
-        self.patience.begin(work.id)
+        self.deadlines.begin(work.id)
 
-    def outlive(self, machine: Machine, work: PushState) -> None:
+    def await_machine(self, machine: Machine, work: PushState) -> None:
         """Have the report of a push wait for the end of a machine."""
         if machine.ends_for is None:
             machine.ends_for = work
             work.ending += 1
             work.leftovers.append(machine)
 
-    def outlive_read(self, exchange: Exchange, work: PushState) -> None:
+    def await_exchange(self, exchange: Exchange, work: PushState) -> None:
         """Have the report of a push wait for an exchange that reads its content."""
         exchange.ends_for = work
         work.ending += 1
@@ -71,7 +71,7 @@ class PushRegistry:
         if work.outcome is None or work.ending or work.id not in self.under_way:
             return
         self.forget(work)
-        self.complain()
+        self.report_rejected()
         if work.outcome is PushOutcome.PUSHED and not self.under_way:
             self._tell_unclaimed()
         if work.left_open:
@@ -86,10 +86,10 @@ class PushRegistry:
             for repository in work.repositories():
                 self.scheduler.auth.end(repository)
 
-    def complain(self) -> None:
+    def report_rejected(self) -> None:
         """Report the kept uploads that can't be used."""
-        complaints, self.checkpoint.complaints = self.checkpoint.complaints, []
-        for digest, text in complaints:
+        rejected, self.checkpoint.rejected = self.checkpoint.rejected, []
+        for digest, text in rejected:
             notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.scheduler.registry, text=text)
             self.scheduler.notices.add(notice)
 
@@ -104,7 +104,7 @@ class PushRegistry:
 
     def overdue(self) -> Iterator[PushState]:
         """Pushes that have taken too long as a whole."""
-        for push_id in self.patience.overdue(self.scheduler.now):
+        for push_id in self.deadlines.overdue(self.scheduler.now):
             work = self.under_way.get(push_id)
             if work is not None and work.outcome is None:
                 yield work
@@ -114,7 +114,7 @@ class PushRegistry:
 
         Exchanges that only read the content of such a push are aborted: they are tried again with other content.
         """
-        over = [self.under_way[n] for n in self.patience.out_of_time(self.scheduler.now) if n in self.under_way]
+        over = [self.under_way[n] for n in self.deadlines.out_of_time(self.scheduler.now) if n in self.under_way]
         for work in over:
             for exchange in work.read_by:
                 if self.scheduler.in_flight.get(exchange.id) is exchange:
@@ -122,13 +122,13 @@ class PushRegistry:
             left = [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
             late = [m for m in left if self._is_late(m)]
             if len(late) < len(left):
-                self.patience.end(work.id, self.scheduler.now)
+                self.deadlines.end(work.id, self.scheduler.now)
             yield from late
 
     def _is_late(self, machine: Machine) -> bool:
         """Whether a machine has had its time to end. The time of one that cancels a session does not run while it waits
         for a place among other requests, and begins again, once, when its own request is sent."""
-        if not machine.gives_back or machine.prolonged:
+        if not machine.cancels_upload or machine.prolonged:
             return True
         if self.scheduler.is_crowded_out(machine):
             return False
@@ -153,7 +153,7 @@ class PushRegistry:
                 continue
             if token.place is QueueState.IN_FLIGHT:
                 token.cancel_pending = True
-                self.outlive(token, work)
+                self.await_machine(token, work)
                 self.scheduler.abort(token)
             else:
                 self._forget(token)

@@ -86,7 +86,7 @@ class PushState:
     """Upload sessions that stay open, or may."""
     cancelling: tuple[UploadMachine, ...] = ()
     """The upload sessions of earlier processes that it is to cancel."""
-    last_told: bool = False
+    last_reported: bool = False
     """Its last progress was reported."""
     attached: dict[Digest, dict[Digest, bool | None]] = attrs.field(factory=dict)
     """By subject: each manifest that is attached to it, None until it is there, then whether the registry said that it

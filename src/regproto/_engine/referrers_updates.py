@@ -100,10 +100,10 @@ class ReferrersUpdates:
         at_work.works = (*at_work.works, work)
         machine = at_work.machine
         for digest, handled in work.attached[subject].items():
-            machine.want(entry_of(work.manifests[digest]), bool(handled))
+            machine.add_entry(entry_of(work.manifests[digest]), bool(handled))
         if fresh:
             return machine
-        if machine.paced and machine.place is QueueState.DELAYED:
+        if machine.pausing and machine.place is QueueState.DELAYED:
             # It waits for quiet, or for company: there is something new to write.
             wait_s = machine.window_s if self.coming[key] else 0.0
             if self.scheduler.now + wait_s < machine.due:
@@ -111,7 +111,7 @@ class ReferrersUpdates:
                 self.scheduler.enqueue(machine)
         return None
 
-    def pace(self, machine: Machine) -> None:
+    def delay_read(self, machine: Machine) -> None:
         """Delay a read by the machine's pause and its jitter, or until other pushes may have joined."""
         assert isinstance(machine, ReferrersMachine)
         wait_s = machine.pause_s
@@ -119,7 +119,7 @@ class ReferrersUpdates:
             wait_s += machine.spread_s * self.scheduler.jitter.next()
         if not wait_s and self.coming[machine.repository, machine.subject]:
             wait_s = machine.window_s
-        machine.paced = wait_s > 0
+        machine.pausing = wait_s > 0
         machine.pause_s = machine.spread_s = 0.0
         machine.delay_s = max(machine.delay_s, wait_s)
 

@@ -92,7 +92,7 @@ class Exchange:
     serial: int
     """Of the token it was sent with; 0 for none."""
     redirects: int
-    astray: bool
+    named_elsewhere: bool
     """Another origin named its URL, by a redirect or a Location: it gets no authorization."""
     begun: float
     deadline: float
@@ -123,7 +123,7 @@ class Scheduler:
     registry: str
     config: Config
     auth: Authorizer
-    knowledge: RegistryCapabilities = attrs.field(factory=RegistryCapabilities)
+    capabilities: RegistryCapabilities = attrs.field(factory=RegistryCapabilities)
     jitter: Jitter
     now: float
     prefix: str = attrs.field(init=False)
@@ -192,7 +192,7 @@ class Scheduler:
                 if machine.state not in machine.ASKS:
                     lanes.pop().place = _P.IDLE  # dropped while it was queued
                     continue
-                if not may_open and machine.may_open(self.knowledge):
+                if not may_open and machine.may_open(self.capabilities):
                     origin.withheld.add(machine.lane, lanes.pop())
                     continue
                 gate = self.auth.gate(machine, self.now) if self.auth.scheme else _G.OPEN
@@ -207,10 +207,10 @@ class Scheduler:
                     return machine, (_O.DENIED, None)
                 if machine.redirect is not None:
                     return self._send(machine, *machine.redirect)
-                astray = isinstance(machine.url_base, NamedElsewhere)
+                named_elsewhere = isinstance(machine.url_base, NamedElsewhere)
                 ask = machine.request()
                 machine.note_sent(ask)
-                return self._send(machine, ask, ask.url, 0, astray)
+                return self._send(machine, ask, ask.url, 0, named_elsewhere)
         return None
 
     def note_session(self, machine: Machine) -> None:
@@ -236,21 +236,23 @@ class Scheduler:
                 until = min(until, origin.hold_until)
         return until
 
-    def _send(self, machine: Machine, ask: Request, url: str, redirects: int, astray: bool) -> Send:
+    def _send(self, machine: Machine, ask: Request, url: str, redirects: int, named_elsewhere: bool) -> Send:
         origin, now = self._origin_at(url), self.now
         number = self.next_id
         self.next_id += 1
-        bare = astray or not self.auth.scheme
+        bare = named_elsewhere or not self.auth.scheme
         value, serial = ("", 0) if bare else self.auth.header_for(machine, origin.name)
         size = ask.body.keep_bytes if isinstance(ask.body, Stream) else body_size(ask.body)
         limit = self.first_limit
         deadline = now + limit[1]
         if deadline < self.next_deadline:
             self.next_deadline = deadline
-        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, astray, now, deadline, limit)
+        exchange = Exchange(
+            number, machine, ask, url, origin, size, serial, redirects, named_elsewhere, now, deadline, limit
+        )
         if ask.deadline_s is not None:
             self._hasten(exchange)
-        if ask.method == "POST" and machine.may_open(self.knowledge):
+        if ask.method == "POST" and machine.may_open(self.capabilities):
             exchange.opens = True
             self.opening += 1
         origin.exchanges += 1
@@ -289,7 +291,7 @@ class Scheduler:
             return
         machine.place = _P.QUEUED
         origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
-        lanes = origin.ending if machine.gives_back else origin.heavy if machine.body_bytes else origin.light
+        lanes = origin.ending if machine.cancels_upload else origin.heavy if machine.body_bytes else origin.light
         lanes.add(machine.lane, machine)
 
     def _origin_at(self, url: str) -> Origin:
@@ -369,7 +371,7 @@ class Scheduler:
         machine.begun_at, machine.answered_at, machine.connected = exchange.begun, self.now, exchange.connected
         sent_bytes = exchange.size
         if answer.stream is not None and isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream):
-            machine.tell(answer.stream)
+            machine.note_stream(answer.stream)
             sent_bytes = answer.stream.sent - exchange.ask.body.offset
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
@@ -385,7 +387,7 @@ class Scheduler:
             if answer.status in _REDIRECTS and self._redirect(exchange, answer):
                 return None
             verdict = None
-            if answer.status == 401 and not exchange.astray:
+            if answer.status == 401 and not exchange.named_elsewhere:
                 verdict = self.auth.challenged(machine, answer, exchange.ask.method, exchange.url, exchange.serial)
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
@@ -393,9 +395,9 @@ class Scheduler:
                 verdict = machine.classify(answer, exchange.url, proven)
                 if self.config.retry_statuses is not TRANSIENT:
                     verdict = self._by_choice(machine, answer.status, verdict)
-                facts = verdict[1]
-                if facts is not None and facts.location:
-                    verdict = verdict[0], self._located(exchange, facts)
+                details = verdict[1]
+                if details is not None and details.location:
+                    verdict = verdict[0], self._located(exchange, details)
         except RemoteProtocolError as error:
             verdict = (
                 _O.BROKEN,
@@ -405,23 +407,23 @@ class Scheduler:
                     )
                 ),
             )
-        facts = verdict[1]
-        if not proven and facts is not None and facts.error is not None and not isinstance(machine, TokenMachine):
-            verdict = verdict[0], attrs.evolve(facts, error=unlike_a_registry(facts.error, answer.status))
+        details = verdict[1]
+        if not proven and details is not None and details.error is not None and not isinstance(machine, TokenMachine):
+            verdict = verdict[0], attrs.evolve(details, error=unlike_a_registry(details.error, answer.status))
         wait_s = 0.0
         if verdict[0] in FAULTS or answer.status == 429:
             wait_s = self._asked_to_wait(origin, answer)
         return machine, self._count(exchange, verdict, wait_s) if verdict[0] in FAULTS else verdict
 
-    def _located(self, exchange: Exchange, facts: Details) -> Details:
+    def _located(self, exchange: Exchange, details: Details) -> Details:
         """Check the Location or next page that an answer names, and mark one that another origin named."""
-        machine, location = exchange.machine, facts.location
+        machine, location = exchange.machine, details.location
         self._admit(location)
         if isinstance(machine, (BlobMachine, UploadMachine)):
             check_upload_url(self.base, machine.repository, location)
-        if exchange.astray or exchange.origin is not self.home:
-            return attrs.evolve(facts, location=NamedElsewhere(location))
-        return facts
+        if exchange.named_elsewhere or exchange.origin is not self.home:
+            return attrs.evolve(details, location=NamedElsewhere(location))
+        return details
 
     def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
         """The verdict by `Config.retry_statuses`."""
@@ -444,8 +446,8 @@ class Scheduler:
             raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
         if exchange.machine.cancel_pending or exchange.machine.expired:
             return False
-        if isinstance(exchange.machine, StreamUpload) and exchange.machine.told.kept > exchange.machine.offset:
-            raise RemoteProtocolError(str(unreplayable_error("redirected: the stream", exchange.machine.told)))
+        if isinstance(exchange.machine, StreamUpload) and exchange.machine.stream_status.kept > exchange.machine.offset:
+            raise RemoteProtocolError(str(unreplayable_error("redirected: the stream", exchange.machine.stream_status)))
         url = resolve(exchange.url, location)
         self._admit(url)
         machine, ask = exchange.machine, exchange.ask
@@ -457,7 +459,7 @@ class Scheduler:
         ):
             check_upload_url(self.base, machine.repository, url)  # what is not about the blob is about its upload
         # With another push's content the request is made anew, not sent on.
-        redirect = (ask, url, exchange.redirects + 1, exchange.astray or elsewhere)
+        redirect = (ask, url, exchange.redirects + 1, exchange.named_elsewhere or elsewhere)
         machine.redirect = redirect if exchange.ends_for is None else None
         self.enqueue(machine)
         return True
@@ -474,18 +476,18 @@ class Scheduler:
             return outcome, Details(error=error)
         if failed.kind is FailureKind.TLS:
             return _O.GAVE_UP, Details(error=error)  # a certificate does not get better by asking again
-        facts = Details(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
+        details = Details(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
             # The registry closed an idle connection: nobody's fault, so it does not count, once.
             machine.stale_connection = True
-            return outcome, facts
-        return self._count(exchange, (outcome, facts), 0.0)
+            return outcome, details
+        return self._count(exchange, (outcome, details), 0.0)
 
     def _count(self, exchange: Exchange, verdict: Verdict, at_least_s: float) -> Verdict:
         """Count a fault: the verdict if there is another try, after a delay, or else the end of the tries."""
-        machine, (outcome, facts) = exchange.machine, verdict
+        machine, (outcome, details) = exchange.machine, verdict
         machine.faults += 1
-        error = facts.error if facts is not None else None
+        error = details.error if details is not None else None
         if machine.faults > machine.max_faults(self.config) or at_least_s > self.config.retry_after_max_s:
             if error is None:
                 what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
@@ -556,7 +558,7 @@ class Scheduler:
         """Give a token an outcome; once it is valid or denied, the machines that waited for it are ready."""
         if verdict[0] is _O.GRANTED:
             token.asked_at = self.now
-        advance(token, *verdict, self.knowledge, self.config, self.journal)
+        advance(token, *verdict, self.capabilities, self.config, self.journal)
         if token.state in token.ASKS:
             self.enqueue(token)
         elif token.state in token.ENDS:

@@ -43,16 +43,16 @@ class UploadSessions:
     config: Config
     scheduler: Scheduler
     pushes: PushRegistry
-    totals: ProgressReports
+    reports: ProgressReports
 
     def open(self, blob: BlobMachine) -> None:
         """Open an upload session for a blob, or go on with the one it has."""
         upload = blob.upload = upload_for(blob, self.config, self.pushes.checkpoint.active)
         if blob.location:
-            facts = Details(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
+            details = Details(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
             self.scheduler.note_session(blob)
-            self.loop.move(upload, (_O.STARTED, facts))
+            self.loop.move(upload, (_O.STARTED, details))
         else:
             self.loop.enter_state(upload)
 
@@ -65,10 +65,10 @@ class UploadSessions:
             self.pushes.checkpoint.cancelled(upload.kept_at, outcome)
         owner = upload.owner
         if isinstance(owner, BlobMachine):
-            self.totals.moved(owner.node, upload.offset)
+            self.reports.moved(owner.node, upload.offset)
         elif isinstance(owner, StreamMachine) and isinstance(upload, StreamUpload):
-            owner.told = upload.told
-            self.totals.stream_moved(owner, upload.offset)
+            owner.stream_status = upload.stream_status
+            self.reports.stream_moved(owner, upload.offset)
         self._tell_owner(upload, outcome)
 
     def _tell_owner(self, upload: UploadMachine, outcome: Outcome) -> None:
@@ -98,13 +98,13 @@ class UploadSessions:
         elif state in _ENDING:
             upload.owner = None
             if state in CANCELLING_STATES and (work := _work_of(blob)) is not None:
-                self.pushes.outlive(upload, work)
+                self.pushes.await_machine(upload, work)
             self._upload_failed(blob, upload)
 
     def _upload_failed(self, blob: BlobMachine | StreamMachine, upload: UploadMachine) -> None:
         error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
         if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
-            error = unreplayable_error(blob.describe(), blob.told, error)
+            error = unreplayable_error(blob.describe(), blob.stream_status, error)
         blob.content_failed = upload.content_failed
         self.loop.then(self.loop.move, blob, (_O.FAILED, Details(error=error)))
 
@@ -136,7 +136,7 @@ class UploadSessions:
         self.scheduler.note_session(blob)
         waiting = _work_of(blob)
         if waiting is not None:
-            self.pushes.outlive(upload, waiting)
+            self.pushes.await_machine(upload, waiting)
         if blob.expired:
             self.quit_upload(upload)
             return
@@ -147,10 +147,10 @@ class UploadSessions:
         """End an upload session's machine that has no time left to cancel it."""
         self.loop.then(self.loop.move, upload, (_O.GAVE_UP, None))
 
-    def lost_opening(self, machine: Machine, facts: Details | None) -> None:
+    def lost_opening(self, machine: Machine, details: Details | None) -> None:
         """Note a request without an answer that may have opened an upload session, whose URL nobody knows."""
-        starting = machine.state is UploadState.STARTING and not (facts is not None and facts.cut)
-        if starting or (machine.expired and machine.may_open(self.scheduler.knowledge)):
+        starting = machine.state is UploadState.STARTING and not (details is not None and details.cut)
+        if starting or (machine.expired and machine.may_open(self.scheduler.capabilities)):
             self.left_open(machine)
 
     def left_open(self, machine: Machine) -> None:
@@ -162,7 +162,7 @@ class UploadSessions:
                 work.error = machine.error
 
 
-def doubted(machine: Machine, outcome: Outcome) -> Outcome:
+def outcome_if_unverified(machine: Machine, outcome: Outcome) -> Outcome:
     """The outcome for an earlier process's session, unconfirmed, that is refused for want of authorization: GONE, so
     that it is not deleted, for nothing says that it is an upload session."""
     patches = isinstance(machine, UploadMachine) and machine.unverified and machine.state is UploadState.PATCHING

@@ -108,8 +108,8 @@ def holds_blob(response: Response, digest: Digest, size: int) -> bool:
     status = response.status
     if status == 200:
         return shows_blob(response, digest, size) or holds(response, digest)
-    told = _RANGE_OF.fullmatch((get(response.headers, "content-range") or "").strip())
-    whole = told is not None and int(told[1]) == size
+    size_match = _RANGE_OF.fullmatch((get(response.headers, "content-range") or "").strip())
+    whole = size_match is not None and int(size_match[1]) == size
     return whole and status == (206 if size else 416)
 
 

@@ -90,9 +90,11 @@ def read_listing(response: Response) -> Listing:
     if response.truncated:
         raise ContentError(f"it has more than {MANIFEST_MAX_BYTES} bytes")
     raw = parse_json_object(response.body, "it")
-    own, told = raw.get("mediaType", OCI_INDEX), _content_type(response)
-    if own != OCI_INDEX or told not in (OCI_INDEX, ""):
-        raise ContentError(f"it is {printable(str(told if own == OCI_INDEX else own), 150)}, not an OCI image index")
+    own, media_type = raw.get("mediaType", OCI_INDEX), _content_type(response)
+    if own != OCI_INDEX or media_type not in (OCI_INDEX, ""):
+        raise ContentError(
+            f"it is {printable(str(media_type if own == OCI_INDEX else own), 150)}, not an OCI image index"
+        )
     entries = raw.pop("manifests", None)
     if raw.get("schemaVersion") != 2 or not isinstance(entries, list):
         raise ContentError("it is no image index of schema version 2")

@@ -209,18 +209,18 @@ class RegistryCapabilities:
     chunked: bool | None = None
     """False: bodies need a length."""
 
-    def learn(self, facts: Details) -> None:
+    def learn(self, details: Details) -> None:
         """Keep what an answer says of the registry as such."""
-        if facts.single_post is not None:
-            self.single_post = facts.single_post
-        if facts.tag_params is not None:
-            self.tag_params = facts.tag_params
-        if facts.referrers_api is not None:
-            self.referrers_api = facts.referrers_api
-        if facts.conditional_put is not None:
-            self.conditional_put = facts.conditional_put
-        if facts.chunked is not None:
-            self.chunked = facts.chunked
+        if details.single_post is not None:
+            self.single_post = details.single_post
+        if details.tag_params is not None:
+            self.tag_params = details.tag_params
+        if details.referrers_api is not None:
+            self.referrers_api = details.referrers_api
+        if details.conditional_put is not None:
+            self.conditional_put = details.conditional_put
+        if details.chunked is not None:
+            self.chunked = details.chunked
 
 
 class QueueState(enum.Enum):
@@ -311,11 +311,11 @@ class Machine:
         return False
 
     @property
-    def gives_back(self) -> bool:
+    def cancels_upload(self) -> bool:
         """True if the next request serves to cancel such a session."""
         return False
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
         """True if the next request, or the one in flight, may open an upload session whose URL only its answer has."""
         return False
 
@@ -340,15 +340,15 @@ class Machine:
     def note_sent(self, request: Request) -> None:
         """Keep what a request that is handed out claims."""
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         """The next outcome in a state that DECIDES."""
         raise NotImplementedError
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
         """Whether an outcome is progress."""
         return outcome not in NO_PROGRESS
 
-    def set_back(self) -> None:
+    def reset_faults(self) -> None:
         """Reset the counts of faults after progress, and forgive one closed connection again.
 
         Nothing else does this, so that no loop of requests is endless.
@@ -356,12 +356,12 @@ class Machine:
         self.faults = self.challenges = 0
         self.stale_connection = self.unauthorized = False
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
+    def update(self, outcome: Outcome, details: Details | None) -> None:
         """Keep what an outcome brings; the state is still the one it came in."""
-        if self.is_progress(outcome, facts):
-            self.set_back()
-        if facts is not None and facts.error is not None:
-            self.error = facts.error
+        if self.is_progress(outcome, details):
+            self.reset_faults()
+        if details is not None and details.error is not None:
+            self.error = details.error
         if outcome is _O.CONTENT:
             self.content_failed = True
 
@@ -379,13 +379,13 @@ Edge: TypeAlias = tuple[str, State, Outcome]
 def advance(
     machine: Machine,
     outcome: Outcome,
-    facts: Details | None,
-    knowledge: RegistryCapabilities,
+    details: Details | None,
+    capabilities: RegistryCapabilities,
     config: Config,
     journal: list[Edge] | None = None,
 ) -> None:
     """Take one outcome, and then every decision that needs no further answer."""
-    machine.update(outcome, facts)
+    machine.update(outcome, details)
     machine.redirect = None
     while True:
         state = machine.state
@@ -397,4 +397,4 @@ def advance(
             raise AssertionError(f"no transition: {machine.NAME} {state.value} --{outcome.value}-->") from None
         if machine.state not in machine.DECIDES:
             return
-        outcome = machine.decide(knowledge, config)
+        outcome = machine.decide(capabilities, config)

@@ -232,9 +232,9 @@ class BlobMachine(Machine):
     def holds_session(self) -> bool:
         return bool(self.location) and self.kept_offset is None
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
         # Not known yet: whether a single POST is taken. Then its body is small, too.
-        return self.state is _S.MOUNTING or (self.state is _S.POSTING and not knowledge.single_post)
+        return self.state is _S.MOUNTING or (self.state is _S.POSTING and not capabilities.single_post)
 
     @property
     def has_content(self) -> bool:
@@ -257,8 +257,8 @@ class BlobMachine(Machine):
     def max_faults(self, config: Config) -> int:
         return min(SHORT_CUT_FAULTS_MAX, config.attempts - 1) if self.state is _S.MOUNTING else config.attempts - 1
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        takes_post = knowledge.single_post
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        takes_post = capabilities.single_post
         if not self.looked:
             small = self.size <= config.small_blob_bytes and takes_post is not False
             # An empty blob costs nothing to send; with a mount source at hand the HEAD may save the mount's session.
@@ -338,14 +338,14 @@ class BlobMachine(Machine):
             return _O.REJECTED, Details(single_post=None if about_content else False)
         return refused(self.describe(), "POST", url, response)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         state = self.state
         if state is _S.WAITING or state is _S.CHOOSING:
             return
         if state is _S.AWAITING_SOURCES:
-            if facts is not None:
-                self.candidates, self.cleared = facts.sources, facts.cleared
+            if details is not None:
+                self.candidates, self.cleared = details.sources, details.cleared
             return
         if state is _S.MOUNTING:
             self._update_mount(outcome)
@@ -358,9 +358,9 @@ class BlobMachine(Machine):
             self.how, self.mounted_from = _N.UPLOADED, ""
         else:
             self.looked = True
-        if facts is not None and facts.location:
-            self.location, self.kept_offset = facts.location, None
-            self.chunk_min_bytes = facts.chunk_min_bytes
+        if details is not None and details.location:
+            self.location, self.kept_offset = details.location, None
+            self.chunk_min_bytes = details.chunk_min_bytes
 
     def _update_mount(self, outcome: Outcome) -> None:
         if outcome in (_O.CREATED, _O.INCONCLUSIVE):

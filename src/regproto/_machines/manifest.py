@@ -201,9 +201,9 @@ class ManifestMachine(Machine):
     """Put by digest, with this tag as a parameter, where the registry can do that."""
     also: tuple[str, ...] = ()
     """Further tags of the same push, to be put with the same request."""
-    redone: bool = False
+    repushed: bool = False
     """The content that the registry did not have was pushed again, once."""
-    taken: bool = False
+    may_appear: bool = False
     """The registry had acknowledged that content before, so it may yet appear."""
     how: Status = Status.EXISTING
     """How it came to be there, once it is."""
@@ -295,55 +295,55 @@ class ManifestMachine(Machine):
     def _classify_put(self, response: Response, url: str, proven: bool) -> Verdict:
         status = response.status
         if 200 <= status < 300:
-            outcome, facts = claimed(self, "PUT", url, response, self.digest, proven)
+            outcome, details = claimed(self, "PUT", url, response, self.digest, proven)
             if outcome is _O.BROKEN:
-                return outcome, facts
+                return outcome, details
             if names(response, self.digest):
                 outcome = _O.CREATED
-            return outcome, self._told_of_subject(response)
-        if 400 <= status < 500 and (self.taken or not self.redone) and error_codes(response) & UNKNOWN_CODES:
-            if self.redone:
+            return outcome, self._subject_details(response)
+        if 400 <= status < 500 and (self.may_appear or not self.repushed) and error_codes(response) & UNKNOWN_CODES:
+            if self.repushed:
                 return _O.UNAVAILABLE, Details(error=refusal(self.describe(), "PUT", url, response))
             return _O.MISSING, Details(missing=missing_digests(response))
-        outcome, facts = refused(self.describe(), "PUT", url, response)
+        outcome, details = refused(self.describe(), "PUT", url, response)
         if self.tag and status in _TAG_REFUSALS:
-            return _O.REJECTED, facts
+            return _O.REJECTED, details
         if status == 413:
             hint = f"the registry takes no manifest of {len(self.manifest.content)} bytes"
             return _O.REFUSED, Details(error=refusal(self.describe(), "PUT", url, response, hint))
-        return outcome, facts
+        return outcome, details
 
-    def _told_of_subject(self, response: Response) -> Details | None:
+    def _subject_details(self, response: Response) -> Details | None:
         subject = self.manifest.info.subject
         handled = subject is not None and get(response.headers, "oci-subject") == subject.digest
         return Details(subject_handled=True) if handled else None
 
     def _classify_shared(self, response: Response, url: str, proven: bool) -> Verdict:
-        outcome, facts = self._classify_put(response, url, proven)
+        outcome, details = self._classify_put(response, url, proven)
         if outcome in (_O.CREATED, _O.INCONCLUSIVE):
             tags = _tags_put(response)
-            facts = attrs.evolve(facts or Details(), tags=tags, tag_params=bool(tags))
-            return (_O.CREATED if self.tag in tags else _O.REJECTED), facts
+            details = attrs.evolve(details or Details(), tags=tags, tag_params=bool(tags))
+            return (_O.CREATED if self.tag in tags else _O.REJECTED), details
         if outcome in (_O.REFUSED, _O.REJECTED) and response.status not in (401, 413):
             # The plain way will tell whether it was about the tags as parameters, or about this tag, or at all.
             return _O.REJECTED, Details(tag_params=False) if response.status in _SHARING_REFUSALS else None
-        return outcome, facts
+        return outcome, details
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        if self.share and knowledge.tag_params is not False:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        if self.share and capabilities.tag_params is not False:
             return _O.SHARE
         return _O.TAG if self.tag else _O.PUT
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
+    def update(self, outcome: Outcome, details: Details | None) -> None:
         if self.state is _S.CONFIRMING and outcome is _O.REJECTED:
             return  # the error stays the PUT's
-        Machine.update(self, outcome, facts)
+        Machine.update(self, outcome, details)
         if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is not _S.CHECKING):
             self.how = Status.UPLOADED
-        if facts is not None and facts.subject_handled:
+        if details is not None and details.subject_handled:
             self.subject_handled = True
         if outcome is _O.MISSING:
-            self.redone = True
+            self.repushed = True
         elif self.state is _S.TAGGING:
             self.refused = outcome is _O.REJECTED
 
@@ -354,7 +354,7 @@ def _tags_put(response: Response) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in listed.split(",") if tag.strip())
 
 
-def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]:
+def together(plan: PushPlan, capabilities: RegistryCapabilities) -> tuple[str, ...]:
     """The tags of a plan that one PUT by digest is to set; none: each is put alone.
 
     Where it is not known whether the registry can do this, it is tried with three tags or more: alone they take a HEAD
@@ -364,7 +364,7 @@ def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]
 
     A manifest named by another digest than sha256 keeps that name under a tag in this way alone.
     """
-    if plan.root is None or knowledge.tag_params is False:
+    if plan.root is None or capabilities.tag_params is False:
         return ()
-    least = 1 if plan.root.algorithm != "sha256" else 2 if knowledge.tag_params else 3
+    least = 1 if plan.root.algorithm != "sha256" else 2 if capabilities.tag_params else 3
     return plan.tags[:TAGS_MAX] if len(plan.tags) >= least else ()

@@ -222,7 +222,7 @@ class ReferrersMachine(Machine):
     """How long the next read is to wait..."""
     spread_s: float = 0.0
     """...and the most jitter on top, which the session draws."""
-    paced: bool = False
+    pausing: bool = False
     """It waits for that, and not for a fault to pass."""
     page_url: str = ""
     pages: int = 0
@@ -272,7 +272,7 @@ class ReferrersMachine(Machine):
     def max_faults(self, config: Config) -> int:
         return config.referrers_attempts if self.state is _S.WRITING else config.attempts - 1
 
-    def want(self, entry: Mapping[str, Any], sure: bool) -> None:
+    def add_entry(self, entry: Mapping[str, Any], sure: bool) -> None:
         """Add an entry of ours; `sure`: the registry said that it lists it itself."""
         digest = entry["digest"]
         self.wanted[digest] = self.seen[digest] = entry
@@ -283,9 +283,9 @@ class ReferrersMachine(Machine):
 
     # --- decisions ---
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        if knowledge.referrers_api is not False:
-            self.api_known = knowledge.referrers_api is True
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        if capabilities.referrers_api is not False:
+            self.api_known = capabilities.referrers_api is True
             if not self.api_known or self._unconfirmed():
                 return Outcome.ASK
             return self._settle(Guarantee.API)
@@ -303,7 +303,7 @@ class ReferrersMachine(Machine):
         missing = self._missing(self.listing)
         if missing:
             return self._decide_write(self.listing, missing, config)
-        return self._decide_rest(self.listing, knowledge, config)
+        return self._decide_rest(self.listing, capabilities, config)
 
     def _decide_write(self, listing: Listing, missing: list[str], config: Config) -> Outcome:
         """Choose the next step to a write of the list, which lacks something: first what makes the write safe."""
@@ -342,9 +342,9 @@ class ReferrersMachine(Machine):
         self.fits = fitting_s >= max(self.window_s, self.prepare_s)
         self.open_s = min(wide_s, fitting_s) if self.fits else wide_s
 
-    def _decide_rest(self, listing: Listing, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def _decide_rest(self, listing: Listing, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         """Choose the next step for a list that has everything: will it stay so?"""
-        if knowledge.conditional_put and not self.bare:
+        if capabilities.conditional_put and not self.bare:
             return self._settle(Guarantee.CONDITIONAL)
         if not config.referrers_look_again:
             return self._settle(Guarantee.WRITTEN)
@@ -436,33 +436,33 @@ class ReferrersMachine(Machine):
         others = tuple(digest for digest in self.seen if digest not in self.wanted)
         return put_verdict(self, response, url, self.written, self.bare, others, proven)
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        if self.state is _S.QUERYING_API and facts is not None and facts.location:
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        if self.state is _S.QUERYING_API and details is not None and details.location:
             return False  # one more page brings nothing forward
         if self.state is _S.READING and self.failed_writes:
             return False  # nor does what is read again because a write of it failed
-        return Machine.is_progress(self, outcome, facts)
+        return Machine.is_progress(self, outcome, details)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         if self.state is _S.QUERYING_API:
-            self._update_page(outcome, facts)
+            self._update_page(outcome, details)
         elif self.state is _S.READING:
-            self.paced = False
-            if facts is not None and facts.listing is not None:
-                self._update_list(facts.listing)
+            self.pausing = False
+            if details is not None and details.listing is not None:
+                self._update_list(details.listing)
         elif self.state is _S.CHECKING:
             if outcome is _O.PRESENT:
                 self.alive.add(self.checking)
             elif outcome is _O.ABSENT:
                 self.gone.add(self.checking)
         elif self.state is _S.WRITING and outcome is not _O.CHALLENGED:
-            self._update_write(outcome, facts)
+            self._update_write(outcome, details)
 
-    def _update_page(self, outcome: Outcome, facts: Details | None) -> None:
-        if outcome is _O.LIST_READ and facts is not None and facts.listing is not None:
-            self.sure |= self.wanted.keys() & facts.listing.entries.keys()
-            self.page_url = facts.location
+    def _update_page(self, outcome: Outcome, details: Details | None) -> None:
+        if outcome is _O.LIST_READ and details is not None and details.listing is not None:
+            self.sure |= self.wanted.keys() & details.listing.entries.keys()
+            self.page_url = details.location
             self.pages += 1
         elif outcome is _O.UNSURE:
             self.page_url, self.pages = "", 0
@@ -483,23 +483,23 @@ class ReferrersMachine(Machine):
             if digest not in self.wanted and digest not in self.gone and is_digest(digest):
                 self.seen[digest] = entry
 
-    def _update_write(self, outcome: Outcome, facts: Details | None) -> None:
+    def _update_write(self, outcome: Outcome, details: Details | None) -> None:
         self.writes += 1
         fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST, _O.INCONCLUSIVE)
-        self.write_fault = facts.error if fault and facts is not None else None
+        self.write_fault = details.error if fault and details is not None else None
         before, self.listing = self.listing, None
         if outcome is not _O.NOT_SENT:
             self.write_s = max(self.write_s, self.answered_at - self.begun_at)
         if outcome is _O.CREATED:
-            made = read_listing(Response(id=0, status=200, body=self.written))
-            self.listing, self.fresh = made, False
+            listing = read_listing(Response(id=0, status=200, body=self.written))
+            self.listing, self.fresh = listing, False
             in_time = min(self.begun_at + self.settle_s, self.read_at + self.promise_s)
             self.unsure |= not self.fits or self.answered_at > in_time
             self.refusals = self.failed_writes = 0
             if self.late < LATE_TRIES:
                 self.late, self.prepare_s = 0, 0.0
             self.alive.clear()
-            self._note(made)
+            self._note(listing)
         elif outcome is _O.INCONCLUSIVE:
             # The next look tells; only a write that it does not show was none, and is not repeated at once.
             self.unsure |= self.answered_at > self.begun_at + self.settle_s
@@ -510,20 +510,20 @@ class ReferrersMachine(Machine):
             self.refused_at = before.identity
             self.races += 1
             self.spread_s = self._spread_s()
-        elif outcome is _O.MISSING and facts is not None:
-            self.suspects = facts.missing
-            self.alive.difference_update(facts.missing)
+        elif outcome is _O.MISSING and details is not None:
+            self.suspects = details.missing
+            self.alive.difference_update(details.missing)
         elif outcome in (_O.UNAVAILABLE, _O.LOST):
             self.failed_writes += 1
-            self.unsure |= facts is None or not facts.cut
+            self.unsure |= details is None or not details.cut
             if self.answered_at >= self.begun_at + self.settle_s:
                 self.settle_s = min(2 * self.settle_s, SETTLE_MAX_S)
         elif outcome is _O.NOT_SENT:
             self.failed_writes += 1
-            if facts is not None and facts.late:
-                self._absorb_late(kept=not (self.connecting or self.connected))
+            if details is not None and details.late:
+                self._update_late(kept=not (self.connecting or self.connected))
 
-    def _absorb_late(self, kept: bool) -> None:
+    def _update_late(self, kept: bool) -> None:
         """Note a write that came too late; `kept`: on a kept connection, so that the next may come too late as well."""
         if kept:
             if not self.late:

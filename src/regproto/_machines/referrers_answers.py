@@ -111,8 +111,8 @@ def put_verdict(
     if status == 412 and not bare:
         return _O.REJECTED, Details(error=refusal(what, "PUT", url, response))
     if 400 <= status < 500 and error_codes(response) & UNKNOWN_CODES:
-        told = missing_digests(response) or others
-        suspects = tuple(Digest(digest) for digest in told if digest in others)
+        named = missing_digests(response) or others
+        suspects = tuple(Digest(digest) for digest in named if digest in others)
         if suspects:
             return _O.MISSING, Details(missing=suspects, error=refusal(what, "PUT", url, response))
     return refused(what, "PUT", url, response)

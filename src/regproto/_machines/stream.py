@@ -61,9 +61,10 @@ _WANTS_LENGTH: Final = frozenset({411, 501})
 _NOTHING: Final = StreamStatus(sent=0, kept=0)
 
 
-def unreplayable_error(what: str, told: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
+def unreplayable_error(what: str, status: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
     """The error for a stream that would have to be sent again from an offset that is kept no more."""
-    text = f"{what} can't be sent again, of its first {told.sent} bytes only the last {told.sent - told.kept} are kept"
+    kept_bytes = status.sent - status.kept
+    text = f"{what} can't be sent again, of its first {status.sent} bytes only the last {kept_bytes} are kept"
     hint = "; spool it to a file first, so that it can be"
     text = f"{cause}; {text}{hint}" if cause is not None else f"{text}{hint}"
     if isinstance(cause, RegistryError):
@@ -83,8 +84,8 @@ class StreamMachine(Machine):
     state: State = _S.UPLOADING
     stream: StreamBlob
     work: Any
-    """The push (`_work.PushState`) it is of."""
-    told: StreamStatus = _NOTHING
+    """The push (`push_state.PushState`) it is of."""
+    stream_status: StreamStatus = _NOTHING
     """The driver's newest status of it."""
     chunk_bytes: int | None = None
     """The size of a body that an earlier session learned to be small enough; None: the registry wanted no length."""
@@ -100,20 +101,22 @@ class StreamMachine(Machine):
     @property
     def size(self) -> int:
         """Its size in bytes as far as it is known: grows until the end was read."""
-        if self.told.digest is not None:
-            return self.told.size
-        return max(self.known_bytes, self.sent_bytes, self.told.sent)
+        if self.stream_status.digest is not None:
+            return self.stream_status.size
+        return max(self.known_bytes, self.sent_bytes, self.stream_status.sent)
 
     @property
     def may_restart(self) -> bool:
         """All that was sent can be sent again."""
-        return not self.told.kept
+        return not self.stream_status.kept
 
     @property
     def descriptor(self) -> Descriptor:
         """The blob's descriptor, once the stream's end was read."""
-        assert self.told.digest is not None
-        return Descriptor(media_type=self.stream.media_type, digest=self.told.digest, size=self.told.size)
+        assert self.stream_status.digest is not None
+        return Descriptor(
+            media_type=self.stream.media_type, digest=self.stream_status.digest, size=self.stream_status.size
+        )
 
     def describe(self) -> str:
         return f"stream {self.stream.key}"
@@ -140,14 +143,14 @@ class StreamUpload(UploadMachine):
 
     stream: StreamBlob
     keep_bytes: int
-    told: StreamStatus = _NOTHING
+    stream_status: StreamStatus = _NOTHING
     reach: int = 0
     """The largest offset in the stream that any body has reached."""
 
     @property
     def digest(self) -> Digest:
-        assert self.told.digest is not None
-        return self.told.digest
+        assert self.stream_status.digest is not None
+        return self.stream_status.digest
 
     @property
     def algorithm(self) -> str:
@@ -155,8 +158,8 @@ class StreamUpload(UploadMachine):
 
     @property
     def size(self) -> int:
-        assert self.told.digest is not None
-        return self.told.size
+        assert self.stream_status.digest is not None
+        return self.stream_status.size
 
     @property
     def most(self) -> int:
@@ -169,21 +172,23 @@ class StreamUpload(UploadMachine):
     def describe(self) -> str:
         return f"upload of stream {self.stream.key}"
 
-    def tell(self, told: StreamStatus) -> None:
+    def note_stream(self, status: StreamStatus) -> None:
         """Note the driver's status of the stream after an exchange."""
-        self.told = told
-        self.sent = self.reach = max(self.reach, told.sent)
+        self.stream_status = status
+        self.sent = self.reach = max(self.reach, status.sent)
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is UploadState.CLOSING:
-            return UploadMachine.decide(self, knowledge, config)
-        if self.told.digest is not None and self.offset >= self.told.size:
+            return UploadMachine.decide(self, capabilities, config)
+        if self.stream_status.digest is not None and self.offset >= self.stream_status.size:
             return Outcome.COMMIT
-        if self.offset < self.told.kept:
-            self.error = unreplayable_error(self.describe(), self.told, self.error)
+        if self.offset < self.stream_status.kept:
+            self.error = unreplayable_error(self.describe(), self.stream_status, self.error)
             return Outcome.CONTENT
         # What begins in the middle needs a Content-Range (go-containerregistry's registry refuses it without).
-        if self.chunk_bytes is None and (self.offset or config.chunk_bytes is not None or knowledge.chunked is False):
+        if self.chunk_bytes is None and (
+            self.offset or config.chunk_bytes is not None or capabilities.chunked is False
+        ):
             self.chunk_bytes = config.chunk_bytes or self.keep_bytes
         if self.chunk_bytes is not None and self.chunk_min_bytes > RANGE_MAX_BYTES:
             self.error = ContentError(
@@ -197,7 +202,7 @@ class StreamUpload(UploadMachine):
         return None if self.chunk_bytes is None else max(min(self.chunk_bytes, self.keep_bytes), self.chunk_min_bytes)
 
     def _is_step(self, offset: int) -> bool:
-        at_end = self.told.digest is not None and offset >= self.told.size
+        at_end = self.stream_status.digest is not None and offset >= self.stream_status.size
         return at_end or UploadMachine._is_step(self, offset)
 
     def _whole(self) -> float:
@@ -223,14 +228,14 @@ class StreamUpload(UploadMachine):
             location = get(response.headers, "location")
             if not location:
                 return broken(self.describe(), "PATCH", url, f"answered {status} without a Location to go on at")
-            offset = self.told.sent
-            told = parse_range(get(response.headers, "range"))
-            if told is not None and not told.ambiguous and self.offset < told.offset < offset:
-                offset = told.offset
-            if offset <= self.offset and self.told.digest is None:
+            offset = self.stream_status.sent
+            known = parse_range(get(response.headers, "range"))
+            if known is not None and not known.ambiguous and self.offset < known.offset < offset:
+                offset = known.offset
+            if offset <= self.offset and self.stream_status.digest is None:
                 return Outcome.OUT_OF_ORDER, None  # answered before anything was sent, which leads nowhere
-            if self.crept and not self._is_step(offset):
-                return self._creeping(response, "PATCH", url, offset)
+            if self.small_step and not self._is_step(offset):
+                return self._little_progress(response, "PATCH", url, offset)
             return Outcome.ACCEPTED, Details(location=resolve(url, location), offset=offset)
         if self.chunk_bytes is None and status in (413, *_WANTS_LENGTH):
             chunked = False if status in _WANTS_LENGTH else None

@@ -152,7 +152,7 @@ class TokenMachine(Machine):
     def describe(self) -> str:
         return f"token for {self.repository}"
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         known = self.credentials
         if known is not None and known.registry_token:
             return self._use("Bearer " + known.registry_token)
@@ -223,13 +223,13 @@ class TokenMachine(Machine):
             return self._read(response, method, url)
         if self.state is _S.EXCHANGING and status in _POST_REFUSALS:
             return _O.REJECTED, None
-        outcome, facts = refused(
+        outcome, details = refused(
             self.describe(), method, url, response, "check the credentials and what they may push to"
         )
         narrowable = self.covers_sources() or self.extra_scopes
         if outcome is _O.REFUSED and narrowable:
             return _O.NARROWED, None
-        return outcome, facts
+        return outcome, details
 
     def covers_sources(self) -> bool:
         """True if the token is asked for mount sources too."""
@@ -251,12 +251,12 @@ class TokenMachine(Machine):
         lifetime_s = float(min(max(TOKEN_LIFETIME_MIN_S, lifetime), TOKEN_LIFETIME_MAX_S))
         return _O.GRANTED, Details(token=token, lifetime_s=lifetime_s)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         if outcome is _O.GRANTED:
-            assert facts is not None
+            assert details is not None
             self.error = None
-            self._hold("Bearer " + facts.token, facts.lifetime_s)
+            self._hold("Bearer " + details.token, details.lifetime_s)
         elif outcome is _O.NARROWED:
             # What a token was once given for is not at fault, as long as there is something else that may be.
             wanted = frozenset(self.sources) - self.refused_sources

@@ -223,7 +223,7 @@ TABLE: Final[Table] = {
 
 _AT_REGISTRY: Final = frozenset({_S.STARTING, _S.CHECKING_BLOB, _S.PROVING})
 """States whose requests do not go to the session's Location."""
-_GIVING_BACK: Final = frozenset({_S.CLOSING, _S.QUERYING_BEFORE_CANCEL, _S.CANCELLING})
+_CLOSING_STATES: Final = frozenset({_S.CLOSING, _S.QUERYING_BEFORE_CANCEL, _S.CANCELLING})
 _BODIES: Final = frozenset({_S.PATCHING, _S.PUTTING})
 
 CHUNK_FLOOR_BYTES: Final = 64 * 1024
@@ -237,7 +237,7 @@ _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"}
 CANCELS_MAX: Final = 4
 """Tries to cancel a session whose Location turns out stale. The last two come after a wait, together some seconds: as
 long as a registry may need to notice that a request was cut."""
-DOUBTS_MAX: Final = 4
+UNPROVEN_COMMITS_MAX: Final = 4
 """Commits answered with a success that proves nothing, before the blob has to be there. After each the blob is looked
 for several times."""
 COMMIT_LOOKS_MAX: Final = 4
@@ -287,8 +287,8 @@ class UploadMachine(Machine):
     gone: bool = False
     """The registry does not know the session after a commit: the blob is there, or coming, or lost."""
     looks: int = 0
-    useless: int = 0
-    doubts: int = 0
+    no_offset_answers: int = 0
+    unproven_commits: int = 0
     """Commits that were answered with a success that proves nothing."""
     cancels_sent: int = 0
     keeps: bool = False
@@ -299,11 +299,11 @@ class UploadMachine(Machine):
     """Its Location when an earlier process kept it; "" for a session that this one has opened."""
     stalls: int = 0
     """Ranges refused in a row that begin at `offset`."""
-    out_of_touch: bool = False
+    location_uncertain: bool = False
     """The registry may have given a newer Location, in an answer that was lost."""
     mark: int = 0
     """The offset at the last progress."""
-    crept: bool = False
+    small_step: bool = False
     """An answer since then has moved the offset by less than a step; the next such counts as a fault."""
 
     @property
@@ -311,10 +311,10 @@ class UploadMachine(Machine):
         return bool(self.location) and not self.kept_at and self.state not in self.ENDS
 
     @property
-    def gives_back(self) -> bool:
+    def cancels_upload(self) -> bool:
         return not self.kept_at and self.state in (_S.QUERYING_BEFORE_CANCEL, _S.CANCELLING)
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
         return self.state is _S.STARTING
 
     @property
@@ -357,11 +357,11 @@ class UploadMachine(Machine):
             return CANCELS_MAX - 2
         return 0 if self.state in (_S.QUERYING_BEFORE_CANCEL, _S.CANCELLING) else config.attempts - 1
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is _S.CLOSING:
             if self.keeps and self.sent:
                 return _O.KEEP
-            return _O.LOOK if self.out_of_touch or self.unverified else _O.DISCARD
+            return _O.LOOK if self.location_uncertain or self.unverified else _O.DISCARD
         if self.chunk_bytes is None:
             self.chunk_bytes = config.chunk_bytes
         if self.offset >= self.size:
@@ -420,9 +420,9 @@ class UploadMachine(Machine):
             case _S.STARTING:
                 return self._classify_start(response, url)
             case _S.PATCHING:
-                return self._proven(self._classify_patch(response, url))
+                return self._gone_if_unverified(self._classify_patch(response, url))
             case _S.PUTTING | _S.COMMITTING:
-                return self._proven(self._classify_put(response, url, proven))
+                return self._gone_if_unverified(self._classify_put(response, url, proven))
             case _S.CHECKING_BLOB:
                 return self._not_yet(look_verdict(self, response, url, self.digest, self.size))
             case _S.PROVING:
@@ -441,10 +441,10 @@ class UploadMachine(Machine):
                     and self.unverified
                     and verdict[0] in (_O.NO_OFFSET, _O.GONE)
                 ):
-                    return self._classify_unproven(response, url)
+                    return self._classify_unverified(response, url)
                 return verdict
 
-    def _classify_unproven(self, response: Response, url: str) -> Verdict:
+    def _classify_unverified(self, response: Response, url: str) -> Verdict:
         """The verdict for a kept session that the registry is not known to have: it is never deleted for that alone."""
         if response.status in (404, 410) or error_codes(response) & _SESSION_CODES:
             return _O.GONE, None
@@ -458,9 +458,9 @@ class UploadMachine(Machine):
             return verdict
         if not self.gone:
             return _O.NOT_YET, None
-        return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
+        return (_O.UNSURE if self._may_be_finalising() else _O.GONE), None
 
-    def _proven(self, verdict: Verdict) -> Verdict:
+    def _gone_if_unverified(self, verdict: Verdict) -> Verdict:
         """The verdict with a refusal of an earlier process's session as GONE: it is not deleted, for it may be
         something else."""
         if self.unverified and verdict[0] in (_O.REFUSED, _O.BROKEN):
@@ -484,15 +484,15 @@ class UploadMachine(Machine):
             location = get(response.headers, "location")
             if not location:
                 return broken(self.describe(), "PATCH", url, f"answered {status} without a Location to go on at")
-            told = parse_range(get(response.headers, "range"))
+            known = parse_range(get(response.headers, "range"))
             offset = self.sent
             # A Range short of what was sent is the truth, unless it stands still (ECR repeats a stale one):
             # then our own
             # count is kept, and the digest decides.
-            if told is not None and not told.ambiguous and self.offset < told.offset < self.sent:
-                offset = told.offset
-            if self.crept and not self._is_step(offset):
-                return self._creeping(response, "PATCH", url, offset)
+            if known is not None and not known.ambiguous and self.offset < known.offset < self.sent:
+                offset = known.offset
+            if self.small_step and not self._is_step(offset):
+                return self._little_progress(response, "PATCH", url, offset)
             return _O.ACCEPTED, Details(location=resolve(url, location), offset=offset)
         if status == 413 and self._may_halve():
             return self._halved()
@@ -504,7 +504,7 @@ class UploadMachine(Machine):
             verdict: Verdict = _O.INCONCLUSIVE, None
             if status == 201:
                 verdict = claimed(self, "PUT", url, response, self.digest, proven)
-            if verdict[0] is _O.INCONCLUSIVE and self.doubts >= DOUBTS_MAX:
+            if verdict[0] is _O.INCONCLUSIVE and self.unproven_commits >= UNPROVEN_COMMITS_MAX:
                 said = f"answered {status} to each commit, and the blob is not there"
                 return broken(self.describe(), "PUT", url, said)
             return verdict
@@ -514,7 +514,7 @@ class UploadMachine(Machine):
 
     def _classify_common(self, response: Response, method: str, url: str) -> Verdict:
         if response.status == 404:
-            _, facts = refused(
+            _, details = refused(
                 self.describe(),
                 method,
                 url,
@@ -522,20 +522,25 @@ class UploadMachine(Machine):
                 "the registry does not know the upload session any more",
             )
             # Again: nothing says whether the blob is there, and asking of the session only leads back here.
-            return (_O.RETRIES_EXHAUSTED if self.gone else _O.GONE), facts
+            return (_O.RETRIES_EXHAUSTED if self.gone else _O.GONE), details
         if response.status == 416:
-            told = parse_range(get(response.headers, "range"))
-            if told is not None and told.ambiguous and not self.offset and self.stalls:
+            known = parse_range(get(response.headers, "range"))
+            if known is not None and known.ambiguous and not self.offset and self.stalls:
                 return _O.OFFSET_KNOWN, Details(offset=1)  # "0-0", and it was not none
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
-            if told is None or told.ambiguous or not self.best < told.offset <= self.most or told.offset == self.offset:
+            if (
+                known is None
+                or known.ambiguous
+                or not self.best < known.offset <= self.most
+                or known.offset == self.offset
+            ):
                 return self._stalled(response, method, url)
-            if self.state is _S.COMMITTING:  # of a session that an earlier process left, and that told nothing yet
+            if self.state is _S.COMMITTING:  # of a session that an earlier process left, without a status so far
                 return self._stalled(response, method, url)
-            if self.crept and not self._is_step(told.offset):
-                return self._creeping(response, method, url, told.offset)
+            if self.small_step and not self._is_step(known.offset):
+                return self._little_progress(response, method, url, known.offset)
             location = get(response.headers, "location")
-            return _O.OFFSET_KNOWN, Details(offset=told.offset, location=resolve(url, location) if location else "")
+            return _O.OFFSET_KNOWN, Details(offset=known.offset, location=resolve(url, location) if location else "")
         return refused(self.describe(), method, url, response)
 
     def _stalled(self, response: Response, method: str, url: str) -> Verdict:
@@ -557,7 +562,7 @@ class UploadMachine(Machine):
         """The size of a body that is sent as large as it may be."""
         return self._piece()
 
-    def _creeping(self, response: Response, method: str, url: str, offset: int) -> Verdict:
+    def _little_progress(self, response: Response, method: str, url: str, offset: int) -> Verdict:
         """The verdict for a second body in a row of which hardly anything was taken: wait, and ask."""
         text = f"{self.describe()}: {method} {shown(url)} was answered {response.status}"
         text += f", and has brought the upload no further than byte {offset} of {self.most}"
@@ -567,25 +572,25 @@ class UploadMachine(Machine):
         status = response.status
         if 200 <= status < 300:
             location = get(response.headers, "location")
-            facts = Details(location=resolve(url, location) if location else "")
-            told = parse_range(get(response.headers, "range"))
-            if told is None or told.offset > self.sent:  # more than we ever sent: it is not about our upload
-                return (_O.GONE, None) if self.useless else (_O.NO_OFFSET, facts)
+            details = Details(location=resolve(url, location) if location else "")
+            known = parse_range(get(response.headers, "range"))
+            if known is None or known.offset > self.sent:  # more than we ever sent: it is not about our upload
+                return (_O.GONE, None) if self.no_offset_answers else (_O.NO_OFFSET, details)
             # "0-0" is one byte or none (distribution sends it for an empty session): none, and a refusal tells if not.
-            return _O.OFFSET_KNOWN, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
+            return _O.OFFSET_KNOWN, attrs.evolve(details, offset=0 if known.ambiguous else known.offset)
         if status in TRANSIENT:
             return refused(self.describe(), "GET", url, response)
-        if status == 404 and self._may_be_at_it():
+        if status == 404 and self._may_be_finalising():
             return _O.UNSURE, None
         codes = error_codes(response) & _SESSION_CODES
-        if self.offset and not self.useless and not codes:
+        if self.offset and not self.no_offset_answers and not codes:
             return _O.NO_OFFSET, None  # public ECR has no status; our own count may be right
         hint = "the registry does not know the upload session any more"
         if "BLOB_UPLOAD_INVALID" in codes:
             hint = "this registry loses an upload session whose request is cut in the middle"  # distribution 2.8
         return _O.GONE, refused(self.describe(), "GET", url, response, hint)[1]
 
-    def _may_be_at_it(self) -> bool:
+    def _may_be_finalising(self) -> bool:
         """Whether a registry that knows neither the blob nor its session may still be finalising it."""
         return bool(self.unanswered) and self.looks < COMMIT_LOOKS_MAX
 
@@ -597,22 +602,22 @@ class UploadMachine(Machine):
     def _halved(self) -> Verdict:
         return _O.TOO_LARGE, Details(chunk_bytes=max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2))
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        # To give a session back is another task, from which no way leads back. (`_keep` has what bodies bring.)
-        gives_back = self.state not in _GIVING_BACK and self.TABLE[self.state].get(outcome) in _GIVING_BACK
-        return gives_back or outcome is _O.STARTED
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        # Cancelling a session is another task, from which no way leads back. (`_keep` has the progress of bodies.)
+        cancels = self.state not in _CLOSING_STATES and self.TABLE[self.state].get(outcome) in _CLOSING_STATES
+        return cancels or outcome is _O.STARTED
 
-    def set_back(self) -> None:
-        Machine.set_back(self)
-        self.mark, self.crept = max(self.best, 0), False
+    def reset_faults(self) -> None:
+        Machine.reset_faults(self)
+        self.mark, self.small_step = max(self.best, 0), False
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
+    def update(self, outcome: Outcome, details: Details | None) -> None:
         if self.state is _S.PATCHING:
             self._count_stalls(outcome)
-        if self.is_progress(outcome, facts):
-            self.set_back()
+        if self.is_progress(outcome, details):
+            self.reset_faults()
         if outcome in (_O.CANCEL, _O.GAVE_UP, _O.DENIED):
-            self.out_of_touch = self.state in (_S.QUERYING_STATUS, _S.CHECKING_BLOB, _S.PROVING)
+            self.location_uncertain = self.state in (_S.QUERYING_STATUS, _S.CHECKING_BLOB, _S.PROVING)
         match outcome:
             case _O.UNSURE if self.state is not _S.PATCHING:
                 self.looks += 1
@@ -620,22 +625,22 @@ class UploadMachine(Machine):
             case _O.GONE:
                 self.gone = True
             case _O.INCONCLUSIVE if self.state in (_S.PUTTING, _S.COMMITTING):
-                self.doubts += 1
+                self.unproven_commits += 1
             case _O.NO_OFFSET:
-                self.useless += 1
+                self.no_offset_answers += 1
                 self.resumed = True
             case _O.OFFSET_KNOWN:
                 self.resumed, self.unverified = True, False
-                if facts is None or facts.offset != self.offset:
+                if details is None or details.offset != self.offset:
                     self.stalls = 0
             case _O.ACCEPTED:
                 self.unverified = False
             case _O.CONTENT:
                 self.content_failed = True
             case _O.LOST | _O.UNAVAILABLE if self.state in (_S.PUTTING, _S.COMMITTING):
-                self.unanswered += not (facts is not None and facts.cut)
-        if facts is not None:
-            self._keep(facts)
+                self.unanswered += not (details is not None and details.cut)
+        if details is not None:
+            self._keep(details)
 
     def _count_stalls(self, outcome: Outcome) -> None:
         if outcome in (_O.OUT_OF_ORDER, _O.UNSURE):
@@ -643,20 +648,20 @@ class UploadMachine(Machine):
         elif outcome is not _O.TOO_LARGE:
             self.stalls = 0
 
-    def _keep(self, facts: Details) -> None:
-        if facts.error is not None:
-            self.error = facts.error
-        if facts.location:
-            self.location = facts.location
-        if facts.chunk_bytes:
-            self.chunk_bytes = facts.chunk_bytes
-        if facts.chunk_min_bytes:
-            self.chunk_min_bytes = facts.chunk_min_bytes
-        if facts.offset is not None:
-            if facts.offset > self.best:
-                self.best = facts.offset
-                if self._is_step(facts.offset):
-                    self.set_back()
+    def _keep(self, details: Details) -> None:
+        if details.error is not None:
+            self.error = details.error
+        if details.location:
+            self.location = details.location
+        if details.chunk_bytes:
+            self.chunk_bytes = details.chunk_bytes
+        if details.chunk_min_bytes:
+            self.chunk_min_bytes = details.chunk_min_bytes
+        if details.offset is not None:
+            if details.offset > self.best:
+                self.best = details.offset
+                if self._is_step(details.offset):
+                    self.reset_faults()
                 elif self.state in _BODIES:
-                    self.crept = True
-            self.offset = facts.offset
+                    self.small_step = True
+            self.offset = details.offset

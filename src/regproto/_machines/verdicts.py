@@ -33,9 +33,9 @@ def broken(what: str, method: str, url: str, text: str) -> Verdict:
 
 def wrong_digest(machine: Machine, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
     """The verdict for an answer that names another digest than ours; None if it names ours, or none that compares."""
-    told = get(response.headers, "docker-content-digest")
-    if told and told != digest and told.partition(":")[0] == digest.algorithm:
-        text = f"the registry answered with another digest, {printable(told, 150)!r}"
+    named = get(response.headers, "docker-content-digest")
+    if named and named != digest and named.partition(":")[0] == digest.algorithm:
+        text = f"the registry answered with another digest, {printable(named, 150)!r}"
         return broken(machine.describe(), method, url, text)
     return None
 

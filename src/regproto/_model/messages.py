@@ -89,7 +89,7 @@ Body: TypeAlias = bytes | BlobSlice | Stream
 
 
 def body_size(body: bytes | BlobSlice) -> int:
-    """The number of bytes a body puts on the wire."""
+    """The number of bytes of a body."""
     return len(body) if isinstance(body, bytes) else body.size
 
 
@@ -209,8 +209,8 @@ class Notice:
     delay_s: float = 0.0
     """For `Status.RETRYING`: how long until the next try."""
     push_id: int = 0
-    """For `Status.PROGRESS`: which push. It is told of at most ten times a second, and for the last time right before
-    its `Finished`."""
+    """For `Status.PROGRESS`: which push. Reported at most ten times a second, and for the last time right before its
+    `Finished`."""
     error: RegprotoError | None = None
     """For the last `Status.PROGRESS` of a push that has failed."""
 
