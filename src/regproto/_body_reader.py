@@ -1,4 +1,4 @@
-"""Reading the bytes of a body from whatever content the plan gave: what every driver has to do alike."""
+"""Reading the bytes of a body from the content that the plan gave: the same in every driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session: one registry, any number of pushes, and one question at a time to whoever moves the bytes."""
+"""The session: one registry, any number of pushes, and one question at a time to the driver that moves the bytes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from regproto._model.messages import (
 from regproto._model.plan import Blob, PushPlan
 
 NOTHING_KEPT: Final = "nothing"
-"""The repository in the result where there was nothing to give back."""
+"""The repository in the result where there was nothing to cancel."""
 
 
 @attrs.define(init=False, eq=False, repr=False)
 class Session:
     """The push protocol towards one registry, without any I/O.
 
-    Ask `poll` what to do; tell `receive` what came of it. A session has one owner at a time: a driver that uses threads
+    Ask `poll` what to do; give `receive` the answer. A session has one owner at a time: a driver that uses threads
     holds one lock around every call. docs/design.md has the whole contract.
 
     Args:
@@ -58,10 +58,10 @@ class Session:
         seed: for the jitter of retries; give each session its own.
         now: the driver's clock at this moment, seconds on any monotonic scale.
         hint: the data of the newest `Save` of an earlier session that did not come to its end; submit the same pushes
-            again. What none of them goes on with stays as it is, and kept (`cancel_kept` gives it back). It may be
-            anything: what is not trusted is told in a `Notice`, and done without.
+            again. Uploads that none of them goes on with stay open and kept (`cancel_kept` cancels them). It may be
+            anything: what is not trusted is reported in a `Notice`, and ignored.
         save: hand out a `Save` whenever what should outlive the process changes. Uploads that are not finished when
-            their push ends are then left open, for a later session, instead of being given back.
+            their push ends are then left open, for a later session, instead of being cancelled.
         journal: True keeps every transition for tests and the explorer (`take_journal`); it grows until taken.
 
     Raises:
@@ -75,7 +75,7 @@ class Session:
     _graph: Graph
     _pushes: PushRegistry
     _drafts: ManifestRequests
-    _totals: ProgressReports
+    _reports: ProgressReports
     _next_push: int
 
     def __init__(
@@ -103,11 +103,11 @@ class Session:
             journal=[] if journal else None,
         )
         checkpoint = Checkpoint(base=self.base, active=save)
-        checkpoint.load(hint, self._scheduler.knowledge, self.config.trust_origin)
+        checkpoint.load(hint, self._scheduler.capabilities, self.config.trust_origin)
         self._pushes = PushRegistry(scheduler=self._scheduler, checkpoint=checkpoint)
-        self._pushes.complain()
+        self._pushes.report_rejected()
         self._drafts = ManifestRequests(scheduler=self._scheduler)
-        self._totals = ProgressReports(notices=self._scheduler.notices)
+        self._reports = ProgressReports(notices=self._scheduler.notices)
         self._graph = Graph(
             base=self.base,
             config=self.config,
@@ -115,7 +115,7 @@ class Session:
             pushes=self._pushes,
             lists=ReferrersUpdates(base=self.base, config=self.config, scheduler=self._scheduler),
             drafts=self._drafts,
-            totals=self._totals,
+            reports=self._reports,
             sources=SourceChecks(base=self.base),
         )
         self._next_push = 1
@@ -126,7 +126,7 @@ class Session:
         Poll again after this: an earlier `Wait` is void.
         """
         work = self._work(push)
-        self._want(push, push.blobs)
+        self._note_needs(push, push.blobs)
         self._graph.begin(work)
         return work.id
 
@@ -143,14 +143,14 @@ class Session:
         return work
 
     def cancel_kept(self, hint: bytes) -> int:
-        """Give back the upload sessions that earlier processes left, beside the pushes under way.
+        """Cancel the upload sessions that earlier processes left, beside the pushes under way.
 
-        The registry is asked for each first, and deleted is only what it tells of; what a push of this session goes on
-        with is left alone. What can't be given back stays kept, in the data of the next `Save` too.
+        The registry is asked for the status of each first, and only one that it knows is deleted; one that a push of
+        this session goes on with is left alone. What can't be cancelled stays kept, in the data of the next `Save` too.
 
         Args:
-            hint: the data of a `Save`, or several joined (`merge_kept`). What of it is not trusted is told in a
-                `Notice`, and left alone.
+            hint: the data of a `Save`, or several joined (`merge_kept`). What of it is not trusted is reported
+                in a `Notice`, and left alone.
 
         Returns:
             The id its `Finished` will carry, as of a push; `cancel` ends it before its time. The outcome is PUSHED if
@@ -161,19 +161,19 @@ class Session:
             ContentError: the hint as a whole can't be used: it is of another version, or about another registry.
         """
         kept = self._pushes.checkpoint.cancel(hint, self.config.trust_origin)
-        self._pushes.complain()
+        self._pushes.report_rejected()
         work = self._work(PushPlan(repository=kept[0].repository if kept else NOTHING_KEPT))
         self._graph.run(self._graph.begin_cancelling, work, kept)
         return work.id
 
-    def _want(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
-        """What the requests of a push will have to be authorized for."""
+    def _note_needs(self, push: PushPlan, blobs: tuple[Blob, ...]) -> None:
+        """Note what the requests of a push will have to be authorized for."""
         tried = (s for b in blobs for s in b.mount_from[:MOUNT_SOURCES_MAX])
         sources = dict.fromkeys(s.repository for s in tried if not s.foreign)
-        self._scheduler.auth.want(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
+        self._scheduler.auth.note_needs(push.repository, tuple(sources), "pull" if push.reads_only else "pull,push")
 
     def cancel(self, push_id: int, now: float | None = None) -> None:
-        """End a push before its time: what it has open is given back, then its `Finished` comes.
+        """End a push before its time: its upload sessions are cancelled, then its `Finished` comes.
 
         A push that is over already is left as it is. Poll again after this.
 
@@ -189,29 +189,30 @@ class Session:
             self._graph.lifecycle.cancel(work)
 
     def poll(self, now: float) -> Output:
-        """What to do next. Never blocks and may be called at any time; each call returns one thing.
+        """The next thing to do. Never blocks and may be called at any time; each call returns one thing.
 
         `now` running backwards is taken as standing still.
         """
         scheduler, graph = self._scheduler, self._graph
         scheduler.tick(now)
-        if self._pushes.patience.due <= scheduler.now:
+        if self._pushes.deadlines.due <= scheduler.now:
             graph.lifecycle.expire()
         saves = self._pushes.checkpoint.active
         while (found := (self._save() if saves else None) or scheduler.next_output()) is not None:
             if not isinstance(found, tuple):
                 return found
             graph.advance(*found)
-        notice = self._totals.news(scheduler.now)
+        notice = self._reports.news(scheduler.now)
         if notice is not None:
             return notice
         ended = self._pushes.ended
         if ended:
-            return self._totals.last(ended[0]) or self._finish(ended.popleft())
-        return Wait(until=min(scheduler.wait_until(), self._pushes.patience.due))
+            return self._reports.last(ended[0]) or self._finish(ended.popleft())
+        return Wait(until=min(scheduler.wait_until(), self._pushes.deadlines.due))
 
     def receive(self, now: float, event: Input) -> None:
-        """Tell what came of a `Send`, a `NeedCredentials` or a `NeedManifests`. Never raises for what a registry does.
+        """Take an answer to a `Send`, `NeedCredentials` or `NeedManifests`, or a `Progress`. Never raises for what a
+        registry does.
 
         Raises:
             LocalProtocolError: nothing with this id is waiting for an answer (or for this kind of answer). Nothing
@@ -247,13 +248,13 @@ class Session:
             work = self._drafts.asked.pop(event.id)
             if work.outcome is None:
                 if isinstance(event, Manifests):
-                    self._want(work.plan, event.blobs)
-                self._graph.made(work, event)
+                    self._note_needs(work.plan, event.blobs)
+                self._graph.complete_plan(work, event)
         else:
             assert_never(event)
 
     def _check_answer(self, event: Response | Failed) -> Exchange:
-        """The exchange that this answers. Raises `LocalProtocolError` if it can't be its answer."""
+        """The exchange that this answers. Raises `LocalProtocolError` for an answer that does not fit it."""
         scheduler = self._scheduler
         exchange = scheduler.in_flight.get(event.id)
         if exchange is None:
@@ -263,13 +264,13 @@ class Session:
                 raise LocalProtocolError(f"{event.status} is not the status of a final answer")
         elif event.kind is FailureKind.CONTENT and not scheduler.sends_content(event.id):
             raise LocalProtocolError(f"the request with the id {event.id} has no content that could fail")
-        told, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
-        if told is None:
+        status, is_stream = event.stream, isinstance(exchange.ask.body, Stream)
+        if status is None:
             if is_stream and not (isinstance(event, Failed) and event.written is Written.NONE):
                 raise LocalProtocolError(f"the answer with the id {event.id} must say how its stream stands")
         elif not is_stream:
             raise LocalProtocolError(f"the request with the id {event.id} has no stream")
-        elif not 0 <= told.kept <= told.sent or (told.digest is not None and told.size < told.sent):
+        elif not 0 <= status.kept <= status.sent or (status.digest is not None and status.size < status.sent):
             raise LocalProtocolError(f"the request with the id {event.id} tells of an impossible stream")
         return exchange
 
@@ -281,7 +282,7 @@ class Session:
         return journal
 
     def _save(self) -> Save | None:
-        data = self._pushes.checkpoint.take(self._scheduler.knowledge)
+        data = self._pushes.checkpoint.take(self._scheduler.capabilities)
         return None if data is None else Save(data=data)
 
     def _finish(self, work: PushState) -> Finished:

@@ -292,7 +292,7 @@ def test_what_is_kept_no_more_can_not_be_sent_again() -> None:
     # The registry got nothing of what the connection took.
     play = Play({"PATCH": [CUT]}, config=FORGETFUL)
     result = play.run(PUSH)
-    assert AGAIN in failed(play, result) and "--spool" in str(result.error)
+    assert AGAIN in failed(play, result) and "spool it to a file first" in str(result.error)
     assert "of its first 200 bytes only the last 50 are kept" in str(result.error)
     assert isinstance(result.error, TransportError) and not play.registry.sessions(REPO)
     assert play.names == ["POST start", "PATCH", "GET session", "DELETE session"]

@@ -100,7 +100,7 @@ def test_first_tag_not_among_those_that_were_put() -> None:
 
 def test_registry_that_lacks_it_is_not_asked_more_than_before() -> None:
     plain = Play(tag_params=False)
-    plain.session._scheduler.knowledge.tag_params = False
+    plain.session._scheduler.capabilities.tag_params = False
     plain.run(IMAGE.push(*TAGS))
     play = played(IMAGE.push(*TAGS), tag_params=False)
     assert about_manifests(play) == ["HEAD tag", "PUT tags", *["PUT tag"] * 3]
@@ -121,7 +121,7 @@ def test_refused_for_its_parameters(status: int) -> None:
     play = Play({"PUT tags": [say(status)]})
     assert play.run(IMAGE.push(*TAGS)).outcome is PushOutcome.PUSHED
     assert about_manifests(play) == ["HEAD tag", "PUT tags", *["PUT tag"] * 3]
-    assert play.session._scheduler.knowledge.tag_params is False
+    assert play.session._scheduler.capabilities.tag_params is False
 
 
 def test_refused_for_good() -> None:

@@ -61,10 +61,10 @@ def test_with_conditions_enforced_there_is_no_window() -> None:
 class OneLook(ReferrersMachine):
     """Is done at the first look that shows its own entry."""
 
-    def _decide_rest(self, listing: Listing, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def _decide_rest(self, listing: Listing, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.writes and self.fresh:
             return self._settle(Guarantee.VERIFIED)
-        return ReferrersMachine._decide_rest(self, listing, knowledge, config)
+        return ReferrersMachine._decide_rest(self, listing, capabilities, config)
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -79,7 +79,7 @@ class OwnOnly(OneLook):
 class NoLook(ReferrersMachine):
     """Writes once, like all known clients."""
 
-    def _decide_rest(self, listing: Listing, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def _decide_rest(self, listing: Listing, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         return self._settle(Guarantee.WRITTEN)
 
 

@@ -1,1 +1,1 @@
-"""The engine: what depends on what, when things are sent, and what is told; it runs the machines."""
+"""The engine: the graph of dependencies, the scheduler, progress and the checkpoint; it runs the machines."""

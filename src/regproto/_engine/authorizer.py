@@ -1,7 +1,7 @@
-"""Who may be told our credentials, and what each request is authorized with.
+"""Authorization: the header that each request gets, and the origins that may get one.
 
 The one place where an Authorization header is attached (`header_for`), and where a 401 is read. A registry is asked
-without any first; its challenge says what it wants. Tokens are one machine per target repository (`_token`).
+without any first; its challenge says what it wants. Tokens are one machine per target repository (`token.py`).
 
 Source: RFC 9110 section 11, RFC 6750 section 3, distribution's "Token Authentication Specification".
 """
@@ -28,15 +28,15 @@ _O: Final = members(Outcome)
 CHALLENGES_MAX: Final = 3
 """401s in a row for one request: a token that had expired, one that was too narrow, and then it is a refusal."""
 SCOPES_MAX: Final = 16
-"""Scopes that challenges may ask for beside a push's own: registries were seen to ask for one or two. Each is of a
-token's URL, and of every later one."""
+"""Scopes that challenges may ask for beside a push's own: registries were seen to ask for one or two. Each lengthens
+the URL of this token and of every later one."""
 SOURCES_KEPT: Final = 16
-"""Mount sources a token is asked for beside those of the newest push: of names as long as they may be, 4 kB of URL. A
-source that is needed and is not among them costs another token."""
+"""Mount sources a token is asked for beside those of the newest push: 4 kB of URL if their names are as long as they
+may be. A source that is needed and is not among them costs another token."""
 
 IDLE_REPOSITORIES_MAX: Final = 256
-"""Repositories without a push whose token is kept for the next: a token has a few kB, so this is a megabyte at most.
-What is forgotten costs one request for a token."""
+"""Repositories without a push whose token is kept for the next: a token has a few kB, so this is a megabyte at most. A
+forgotten one costs one request."""
 
 
 class Gate(enum.Enum):
@@ -62,23 +62,23 @@ class Authorizer:
     sources: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
     """For each target repository the mount sources its token should cover, the newest last."""
     actions: dict[str, str] = attrs.field(factory=dict)
-    """For each target repository what its token is to allow there."""
+    """For each target repository the actions its token is to allow there."""
 
     pushes: dict[str, int] = attrs.field(factory=dict)
-    """How many are under way to each target repository."""
+    """The number of pushes under way to each target repository."""
     idle: dict[str, None] = attrs.field(factory=dict)
-    """Target repositories that no push is under way to, the longest first: the next push to one may use its token."""
+    """Target repositories without a push under way, the longest idle first: the next push to one may use its token."""
 
     def __attrs_post_init__(self) -> None:
         self.origin = origin_of(self.base)
 
     def begin(self, repository: str) -> None:
-        """One more push to `repository` is under way."""
+        """Note one more push to `repository`."""
         self.pushes[repository] = self.pushes.get(repository, 0) + 1
         self.idle.pop(repository, None)
 
     def end(self, repository: str) -> None:
-        """One of them is over; of the repositories that are left without any, the one left longest may be forgotten."""
+        """Note the end of a push to `repository`; the repository that is idle longest may be forgotten."""
         self.pushes[repository] -= 1
         if self.pushes[repository]:
             return
@@ -90,8 +90,8 @@ class Authorizer:
             for kept in (self.tokens, self.sources, self.actions):
                 kept.pop(oldest, None)
 
-    def want(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
-        """A push to `repository` begins, mounting from `sources`; `actions` is what it does there."""
+    def note_needs(self, repository: str, sources: tuple[str, ...], actions: str = "pull,push") -> None:
+        """Note what a push to `repository` needs: `actions` there, and to mount from `sources`."""
         self.keep_sources(repository, sources)
         token = self.tokens.get(repository)
         if self.actions.get(repository) != "pull,push":
@@ -107,7 +107,7 @@ class Authorizer:
             token.refused_sources &= frozenset(self.sources[repository]) - frozenset(sources)
 
     def keep_sources(self, repository: str, sources: tuple[str, ...]) -> None:
-        """The repository's next token is to cover these, and of those before the newest."""
+        """Have the repository's next token cover these sources, and the newest of those before."""
         kept = (*(s for s in self.sources.get(repository, ()) if s not in sources), *sources)
         self.sources[repository] = kept[-max(SOURCES_KEPT, len(sources)) :]
 
@@ -129,7 +129,7 @@ class Authorizer:
     def gate(self, machine: Machine, now: float) -> Gate:
         """Whether this machine's next request may go, as far as authorization is concerned.
 
-        WAIT: its token has to be asked for (`token_for` gives the machine, which may be SPENT by this call's finding).
+        WAIT: its token has to be asked for first (`token_for` gives the machine, whose token may have expired).
         """
         if isinstance(machine, TokenMachine) or origin_of(machine.url_base) != self.origin:
             return Gate.OPEN
@@ -150,7 +150,7 @@ class Authorizer:
         return self._allows_all(token) or source in token.covers
 
     def _allows_all(self, token: TokenMachine) -> bool:
-        """Whether it is what it is, whatever it is asked for."""
+        """Whether it allows all that the account may do, whatever it was asked for."""
         known = token.credentials
         return token.scheme == "basic" or (known is not None and bool(known.registry_token))
 
@@ -169,7 +169,7 @@ class Authorizer:
         return (token.header, token.serial) if token is not None else ("", 0)
 
     def challenged(self, machine: Machine, response: Response, method: str, url: str, serial: int) -> Verdict | None:
-        """What a 401 asks for; None if authorization can't help, and the answer is the machine's to classify.
+        """The verdict for a 401; None if authorization can't help, and the answer is the machine's to classify.
 
         Args:
             machine: whose request was refused.
@@ -200,7 +200,7 @@ class Authorizer:
         return _O.CHALLENGED, None
 
     def accepted(self, repository: str, serial: int) -> None:
-        """A request with this token was let in."""
+        """Note that a request with this token was accepted."""
         token = self.tokens.get(repository)
         if token is not None and token.serial == serial:
             token.accepted = True
@@ -246,7 +246,7 @@ class Authorizer:
         return realm
 
     def known(self, token: TokenMachine, answer: Credentials | NoCredentials) -> Verdict:
-        """What the keychain's answer means to a token."""
+        """The verdict for the keychain's answer to a token's question."""
         wrong = unsendable(answer) if isinstance(answer, Credentials) else answer.error
         if wrong:
             return _O.DENIED, Details(error=AuthenticationError(f"the credentials for {shown(self.base)}: {wrong}"))

@@ -1,9 +1,9 @@
-"""What is kept for after a crash: only what a registry can't be asked for.
+"""The checkpoint kept for after a crash: only what a registry can't be asked for.
 
-That is where its open upload sessions are, and little else. What no push of a process goes on with is carried over as
-it is: it may be another's. It is plain, versioned JSON without any credential in it; a Location in it may be a secret
-of the registry's. What comes back from a disk is judged as if it came from the network, and an offset counts for
-nothing before the registry has confirmed it.
+It has the URLs of the open upload sessions, and little else. A session that no push of a process goes on with is
+carried over as it is: it may be another process's. It is plain, versioned JSON without any credential in it; a Location
+in it may be a secret of the registry's. Data from a disk is judged as if it came from the network, and an offset counts
+for nothing before the registry has confirmed it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from regproto._model.reference import check_repository
 
 VERSION: Final = 1
 UPLOADS_MAX: Final = 1_000
-"""Upload sessions with nobody at work on them that are kept, and of all that are kept those that are read back: the
-newest, thirty times what is open at once by default."""
+"""Upload sessions that are kept with nobody at work on them, and that are read from a checkpoint: the newest, thirty
+times as many as are open at once by default."""
 _SIZE_MAX: Final = 2**63 - 1
 _USELESS: Final = "what was kept of an earlier push can't be used"
 
@@ -35,7 +35,7 @@ KeptKey: TypeAlias = tuple[str, Digest]
 
 
 class _Untrusted(Exception):
-    """What was kept can't be used; says why."""
+    """A checkpoint, or an upload in it, can't be used; the text says why."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +47,7 @@ class Kept:
     size: int
     """Of the blob, in bytes."""
     identity: str
-    """`Blob.identity` of the content that is in it."""
+    """`Blob.identity` of its content."""
     location: str = attrs.field(repr=False)
     offset: int
     """Bytes of it that the registry has acknowledged."""
@@ -55,7 +55,7 @@ class Kept:
 
     @property
     def key(self) -> KeptKey:
-        """What it is an upload of."""
+        """The repository and digest that it is an upload of."""
         return self.repository, self.digest
 
     @property
@@ -65,7 +65,7 @@ class Kept:
 
     @classmethod
     def of(cls, upload: UploadMachine) -> Self:
-        """An upload session as it stands. (That of a stream is not kept: what it was made from is gone.)"""
+        """An upload session as it stands. (A stream's is not kept: its source can't be read again.)"""
         assert upload.blob is not None
         return cls(
             repository=upload.repository,
@@ -80,42 +80,42 @@ class Kept:
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class Checkpoint:
-    """The upload sessions of a session and of the one it goes on for, and whether they were handed out to be kept."""
+    """The upload sessions to keep: those this session works on, and those that earlier processes left."""
 
     base: str
     active: bool = False
-    """What changes is to be kept."""
+    """True: a changed checkpoint is handed out to be kept."""
     waiting: dict[KeptKey, Kept] = attrs.field(factory=dict)
-    """Open at the registry, as far as is known, with nobody at work on them."""
+    """Upload sessions that are open as far as is known, with nobody at work on them."""
     hinted: set[KeptKey] = attrs.field(factory=set)
-    """Of those: which an earlier process left, and were not told of."""
+    """The keys among those that an earlier process left and that were not reported yet."""
     open: dict[KeptKey, Kept] = attrs.field(factory=dict)
     cancelling: dict[str, Kept] = attrs.field(factory=dict)
-    """About to be given back on request, by Location."""
-    complaints: list[tuple[str, str]] = attrs.field(factory=list)
-    """What was not trusted or is forgotten (a digest or ""), and why; until it is told."""
+    """Upload sessions that are being cancelled on request, by Location."""
+    rejected: list[tuple[str, str]] = attrs.field(factory=list)
+    """Entries that are not trusted or are forgotten (a digest or ""), and why; until they are reported."""
     _changed: bool = False
     _last: bytes = b""
 
-    def load(self, hint: bytes, knowledge: RegistryCapabilities, trust: Callable[[str], bool] | None) -> None:
-        """Take in what an earlier session gave to be kept, as far as it can be trusted."""
+    def load(self, hint: bytes, capabilities: RegistryCapabilities, trust: Callable[[str], bool] | None) -> None:
+        """Read the checkpoint of an earlier session, as far as it can be trusted."""
         if not hint:
             return
         self._last, self._changed = hint, True
         try:
-            uploads, knowledge.single_post = _read(hint, self.base)
+            uploads, capabilities.single_post = _read(hint, self.base)
         except ContentError as error:
-            self.complaints.append(("", str(error)))
+            self.rejected.append(("", str(error)))
             return
         self.waiting = {kept.key: kept for kept in self._trusted(uploads, trust)}
         self.hinted = set(self.waiting)
 
     def _trusted(self, uploads: list[Kept], trust: Callable[[str], bool] | None) -> Iterator[Kept]:
-        """Those that would be followed if the registry sent them; the others are complained about."""
+        """The uploads whose URLs would be followed if the registry sent them; the others are noted in `rejected`."""
         if len(uploads) > UPLOADS_MAX:
             forgotten = len(uploads) - UPLOADS_MAX
             text = f"of the uploads that were kept the {forgotten} oldest are forgotten: {UPLOADS_MAX} are kept"
-            self.complaints.append(("", text))
+            self.rejected.append(("", text))
         for kept in uploads[-UPLOADS_MAX:]:
             try:
                 # The same checks as for a Location from the network; a relative one was never kept.
@@ -124,12 +124,12 @@ class Checkpoint:
                 check_origin(self.base, kept.location, trust)
                 check_upload_url(self.base, kept.repository, kept.location, kept=True)
             except (_Untrusted, RegprotoError) as error:
-                self.complaints.append((str(kept.digest), str(error)))
+                self.rejected.append((str(kept.digest), str(error)))
             else:
                 yield kept
 
     def cancel(self, hint: bytes, trust: Callable[[str], bool] | None) -> list[Kept]:
-        """What of a hint is to be given back: all that can be trusted and that no push goes on with.
+        """The uploads of a hint to be cancelled: all that can be trusted and that no push goes on with.
 
         Raises:
             ContentError: the hint can't be used.
@@ -140,7 +140,7 @@ class Checkpoint:
         found = []
         for kept in self._trusted(uploads, trust):
             if kept.location in self.cancelling or kept.key in self.open:
-                continue  # it is given back already, or a push goes on with it (and its Location may be another by now)
+                continue  # it is being cancelled, or a push goes on with it (and its Location may be another by now)
             ours = self.waiting.get(kept.key)
             found.append(kept)
             self.cancelling[kept.location] = kept
@@ -151,7 +151,7 @@ class Checkpoint:
         return found
 
     def cancelled(self, location: str, outcome: Outcome) -> None:
-        """What one was to be given back for is over: it is gone, or kept as before."""
+        """Note the end of a cancelling on request: the session is gone, or kept as before."""
         kept = self.cancelling.pop(location, None)
         if kept is None:
             return
@@ -160,7 +160,7 @@ class Checkpoint:
             self.waiting.setdefault(kept.key, kept)
 
     def claim(self, repository: str, digest: Digest) -> Kept | None:
-        """The session to go on with for a blob, if there is one. It is being worked on from now on."""
+        """Take the session to go on with for a blob, if there is one."""
         kept = self.waiting.pop((repository, digest), None)
         if kept is not None:
             self.hinted.discard(kept.key)
@@ -168,7 +168,7 @@ class Checkpoint:
         return kept
 
     def leave(self, key: KeptKey) -> None:
-        """Nobody is at work on it any more, but it is still open."""
+        """Note that nobody is at work on a session any more, and that it is still open."""
         kept = self.open.pop(key, None)
         if kept is None:
             return
@@ -179,20 +179,20 @@ class Checkpoint:
             self.hinted.discard(oldest)
             self._changed = True
             text = f"its upload is forgotten: {UPLOADS_MAX} others that were left are newer"
-            self.complaints.append((str(oldest[1]), text))
+            self.rejected.append((str(oldest[1]), text))
 
     def drop(self, key: KeptKey) -> None:
-        """It is closed, or of no use."""
+        """Forget a session that is closed, or of no use."""
         if self.open.pop(key, None) is not None:
             self._changed = True
 
     def unclaimed(self) -> list[Kept]:
-        """What an earlier session left that no push went on with, and was not told of."""
+        """Take the uploads that an earlier session left, no push went on with, and nobody was single_posts of."""
         hinted, self.hinted = self.hinted, set()
         return [self.waiting[key] for key in sorted(hinted) if key in self.waiting]
 
     def follow(self, upload: UploadMachine, outcome: Outcome) -> bool:
-        """Take note of what became of an upload session; True if it is over, and kept for a later process."""
+        """Note the state of an upload session; True if it is over, and kept for a later process."""
         key = (upload.repository, upload.digest)
         if not self.active or not upload.keeps:
             if upload.owner is not None and upload.kept_at and upload.state in upload.ENDS:
@@ -222,8 +222,8 @@ class Checkpoint:
             self.waiting.pop(key, None)  # this one takes its place
             self.hinted.discard(key)
 
-    def take(self, knowledge: RegistryCapabilities) -> bytes | None:
-        """What is to be kept from now on, if that has changed."""
+    def take(self, capabilities: RegistryCapabilities) -> bytes | None:
+        """The data to be kept from now on, if it has changed."""
         if not self._changed or not self.active:
             return None
         self._changed = False
@@ -232,7 +232,7 @@ class Checkpoint:
         kept = [upload for upload in known if not isinstance(upload.location, NamedElsewhere)]
         data = b""
         if kept:
-            data = _written(self.base, knowledge.single_post, kept)
+            data = _written(self.base, capabilities.single_post, kept)
         if data == self._last:
             return None
         self._last = data
@@ -240,10 +240,10 @@ class Checkpoint:
 
 
 def merge_kept(*hints: bytes) -> bytes:
-    """Join what several processes kept of pushes to one registry.
+    """Join the checkpoints of several processes that pushed to one registry.
 
-    Of one blob in one repository the upload is taken of which the registry has acknowledged most; the others are not
-    kept any more, and the registry deletes them after a while.
+    For one blob in one repository the upload with the most acknowledged bytes is taken; the others are not kept any
+    more, and the registry deletes them after a while.
 
     Args:
         hints: the data of the newest `Save` of each; empty ones are left out.
@@ -255,20 +255,20 @@ def merge_kept(*hints: bytes) -> bytes:
         ContentError: one of them can't be used, or they are about different registries.
     """
     base: str | None = None
-    told: set[bool | None] = set()
+    single_posts: set[bool | None] = set()
     found: dict[KeptKey, Kept] = {}
     for hint in filter(None, hints):
         content = _parsed(hint)
         base = base if base is not None else content["registry"]
         uploads, single_post = _read(hint, base)
-        told.add(single_post)
+        single_posts.add(single_post)
         for kept in uploads:
             other = found.pop(kept.key, kept)
             found[kept.key] = other if other.offset > kept.offset else kept
     if base is None or not found:
         return b""
-    told.discard(None)
-    return _written(base, told.pop() if len(told) == 1 else None, found.values())
+    single_posts.discard(None)
+    return _written(base, single_posts.pop() if len(single_posts) == 1 else None, found.values())
 
 
 def _written(base: str, single_post: bool | None, uploads: Iterable[Kept]) -> bytes:
@@ -335,7 +335,7 @@ def _number(content: dict[str, Any], name: str) -> int:
 
 
 def _upload(entry: object) -> Kept:
-    """Raises `_Untrusted`, or `InvalidReferenceError` for a repository or digest that is none."""
+    """One upload of a hint. Raises `_Untrusted`, or `InvalidReferenceError` for a malformed repository or digest."""
     if not isinstance(entry, dict):
         raise _Untrusted("an upload is not a JSON object")
     size, offset = _number(entry, "size"), _number(entry, "offset")

@@ -1,4 +1,4 @@
-"""Machines for what a push needs."""
+"""Construction of the machines that a push needs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from regproto._model.plan import Blob, Manifest, MountSource
 def machine_for(
     base: str, config: Config, work: PushState, node: Node, looked: bool | None
 ) -> BlobMachine | ManifestMachine:
-    """The machine that is to bring about a node, with the content of one push that needs it.
+    """The machine for a node, with the content of one push that needs it.
 
     Args:
         base: the registry's URL.
         config: the session's.
-        work: whose content it gets, and in whose turn it is sent.
-        node: what it is for.
-        looked: True if there is no use in looking whether it is there already; False: there is, whatever the config
-            says.
+        work: the push whose content it gets, and in whose turn it is sent.
+        node: the node to bring about.
+        looked: True: it need not be looked for first; False: it is, whatever the config says; None: as configured.
     """
     manifest = work.manifests.get(node.digest)
     if manifest is not None:
@@ -60,8 +59,8 @@ def machine_for(
 
 
 def _is_small_attachment(config: Config, node: Node, manifest: Manifest) -> bool:
-    """Whether a manifest, and all it names, costs no more to put than to look for; putting it also has the registry say
-    whether it keeps the list of its subject."""
+    """Whether a manifest, with all it names, costs no more to put than to look for; the answer to its PUT also says
+    whether the registry keeps the list of its subject."""
     if manifest.info.subject is None or node.tag:
         return False
     return sum(named.size for named in manifest.names()) <= config.small_blob_bytes
@@ -73,7 +72,7 @@ def upload_for(blob: BlobMachine, config: Config, keeps: bool) -> UploadMachine:
     Args:
         blob: whose.
         config: the session's.
-        keeps: what can be resumed is to be left open rather than given back.
+        keeps: a session that can be resumed is to be left open rather than cancelled.
     """
     # Smaller blobs go in one request, so there is nothing to gain.
     resumable_above = min(config.resumable_above_bytes, blob.chunk_bytes or config.chunk_bytes or blob.size)
@@ -111,15 +110,15 @@ def stream_upload_for(stream: StreamMachine, config: Config) -> StreamUpload:
         keep_bytes=config.stream_buffer_bytes,
         owner=stream,
         lane=stream.lane,
-        told=stream.told,
-        reach=stream.told.sent,
+        stream_status=stream.stream_status,
+        reach=stream.stream_status.sent,
         chunk_bytes=stream.chunk_bytes,
     )
 
 
 def cancelling_upload(blob: BlobMachine, unverified: bool) -> UploadMachine:
-    """The upload session a blob was given and does not need, to be deleted; `unverified`: an earlier process was given
-    it, so the registry is to tell of it first."""
+    """The upload session that a blob has and does not need, to be cancelled; `unverified`: an earlier process opened
+    it, so the registry is asked about it first."""
     return UploadMachine(
         base=blob.base,
         repository=blob.repository,
@@ -134,8 +133,7 @@ def cancelling_upload(blob: BlobMachine, unverified: bool) -> UploadMachine:
 
 
 def cancelling_kept(base: str, kept: Kept, work: PushState) -> UploadMachine:
-    """An upload session that an earlier process left, to be deleted for a push that was asked to, once the registry has
-    told of it."""
+    """An upload session that an earlier process left, to be cancelled on request once the registry has confirmed it."""
     return UploadMachine(
         base=base,
         repository=kept.repository,

@@ -1,6 +1,6 @@
-"""How long pushes may take: as a whole, and, once they are over, to end what they left behind.
+"""The deadlines of pushes: as a whole, and, once they are over, for ending what they left in flight.
 
-Limits are the same for all pushes of a session, so what comes first in a queue is due first.
+Limits are the same for all pushes of a session, so the first in a queue is due first.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class Deadlines:
 
     config: Config
     due: float = math.inf
-    """When one of the two below has something: not later than that. Minus infinity: at the next look."""
+    """The time at or after which one of the queues below has something due. Minus infinity: at the next poll."""
     begun: deque[int] = attrs.field(factory=deque)
-    """Their time begins with the next look."""
+    """Pushes whose time begins with the next poll."""
     running: deque[tuple[float, int]] = attrs.field(factory=deque)
     ending: deque[tuple[float, int]] = attrs.field(factory=deque)
 
     def begin(self, push_id: int) -> None:
-        """A push was submitted."""
+        """Start the time of a push that was submitted."""
         if self.config.push_timeout_s is not None:
             self.begun.append(push_id)
             self.due = -math.inf
 
     def end(self, push_id: int, now: float) -> None:
-        """A push is over, but for what it left behind."""
+        """Start the time of a push that is over but for what it left in flight."""
         self.ending.append((now + self.config.cleanup_timeout_s, push_id))
         self.due = min(self.due, self.ending[-1][0])
 
@@ -45,7 +45,7 @@ class Deadlines:
         yield from self._take(self.running, now)
 
     def out_of_time(self, now: float) -> Iterator[int]:
-        """The pushes whose time to give back what they left is over by now."""
+        """The pushes whose time to end what they left is over by now."""
         yield from self._take(self.ending, now)
 
     def _take(self, queue: deque[tuple[float, int]], now: float) -> Iterator[int]:

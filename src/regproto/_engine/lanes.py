@@ -1,4 +1,4 @@
-"""What is ready to be sent to one origin, and how much may be under way there at once."""
+"""The queues of one origin: the machines that are ready to send, and how many may be under way at once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from regproto._machines.base import Machine
 from regproto._model.config import Config
 
 PASSES_MAX: Final = 16
-"""Bodies that may pass one that has no room: they keep the line busy; after them the room is kept for the large one, so
-that it waits for what is under way and no longer."""
+"""Bodies that may pass one that has no room: they keep the line busy. After them the room is kept for the large one, so
+that it waits no longer than for what is under way."""
 LIGHT_PLACES: Final = 4
-"""Exchanges that bodies leave to requests without one, where there are some: a push of thousands of small blobs would
-else keep every other from its few."""
+"""Exchanges that bodies leave free for requests without one, if there are any: a push of thousands of small blobs would
+else hold up the few requests of every other."""
 LANES_LOOKED_AT: Final = 8
-"""Pushes looked through for a body that has room: a bound on what a step costs."""
+"""Pushes looked through for a body that has room: bounds the cost of a step."""
 
 
 @attrs.define(eq=False, repr=False)
 class Lanes:
-    """Machines that are ready, a lane for each push, taken in turn so that no push starves another."""
+    """Machines that are ready to send, a lane for each push; the lanes take turns, so that no push starves another."""
 
     lanes: dict[int, deque[Machine]] = attrs.field(factory=dict)
     turn: deque[int] = attrs.field(factory=deque)
@@ -72,32 +72,32 @@ class Origin:
     name: str
     exchanges: int = 0
     bodies: int = 0
-    """Of these, how many have a body."""
+    """The number of these that have a body."""
     body_bytes: int = 0
     """In flight."""
     hold_until: float = 0.0
     """After a 429: nothing is sent before this."""
     passed: int = 0
-    """Bodies sent before one whose turn it was and that had no room."""
+    """Bodies sent ahead of one that had its turn and no room."""
     proven: bool = False
-    """An answer of it was a registry's (`_evidence`): what it says it has done is believed."""
+    """An answer of it was a registry's (`evidence.py`), so its answers about writes are believed."""
     answered: bool = False
-    """Until it has answered once, one request at a time: the first serves as the ping, and takes the first 401."""
+    """It has answered once. Until then one request at a time: the first serves as the ping, and takes the first 401."""
     light: Lanes = attrs.field(factory=Lanes)
     """Requests without a body."""
     heavy: Lanes = attrs.field(factory=Lanes)
     ending: Lanes = attrs.field(factory=Lanes)
-    """Requests that give upload sessions back: they go before all others."""
+    """Requests that cancel upload sessions: they go before all others."""
     withheld: Lanes = attrs.field(factory=Lanes)
-    """Requests that may open one, and whose turn it was when as many were open as may be."""
+    """Requests that may open an upload session, and had their turn when as many were open as may be."""
 
     @property
     def waits(self) -> bool:
-        """Something is ready to be sent."""
+        """True if a request is ready to be sent."""
         return bool(self.light or self.heavy or self.ending or self.withheld)
 
     def ready(self, config: Config, now: float, may_open: bool) -> Lanes | None:
-        """Where to take the next machine from; None: nothing is ready, or there is no room for it.
+        """The lanes to take the next machine from; None: none is ready, or there is no room for it.
 
         Args:
             config: the session's.
@@ -129,11 +129,11 @@ class Origin:
         return not self.body_bytes or self.body_bytes + size_bytes <= config.max_body_bytes
 
     def _places(self, config: Config) -> int:
-        """How many exchanges may have a body while others wait; where there is one place alone, all of them."""
+        """The number of exchanges that may have a body while others wait; where there is but one place, one."""
         return config.max_exchanges - min(LIGHT_PLACES, config.max_exchanges // 2)
 
     def _may_pass(self, room_bytes: int) -> bool:
-        """Whether another push's body has room; it is then the first."""
+        """Whether another push's body has room; it is then put first."""
         if self.passed < PASSES_MAX:
             for lane in islice(self.heavy.turn, 1, LANES_LOOKED_AT):
                 if self.heavy.lanes[lane][0].body_bytes <= room_bytes:

@@ -1,4 +1,4 @@
-"""Plans whose rest is made by the driver, once their streams are there and so can be named."""
+"""Questions to the driver for the rest of a plan, once its streams are there and can be named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regproto._model.plan import Blob
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class ManifestRequests:
-    """The questions for content of one session."""
+    """The questions for manifests of one session."""
 
     scheduler: Scheduler
     asked: dict[int, PushState] = attrs.field(factory=dict)
@@ -31,7 +31,7 @@ class ManifestRequests:
         self.scheduler.outbox.append(need)
 
     def complete(self, work: PushState, answer: Manifests | NoManifests) -> None:
-        """Put what was made into the push's plan. Raises `ContentError` if that is none."""
+        """Put an answer into the push's plan. Raises `ContentError` if the whole is no valid plan."""
         if isinstance(answer, NoManifests):
             raise ContentError(f"nothing can be made of the streams: {printable(answer.error)}")
         plan, there = work.plan, [Blob(descriptor=s.descriptor) for s in work.streamed()]

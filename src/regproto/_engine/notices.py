@@ -11,7 +11,7 @@ from regproto._model.manifest import Descriptor
 from regproto._model.messages import Notice, Status
 
 _OF_THEIR_OWN: Final = frozenset({Status.RESUMED, Status.NOT_RESUMED, Status.RESTARTED})
-"""News of these is not replaced by how far the upload is."""
+"""Statuses whose news is not replaced by progress of the upload."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -33,7 +33,7 @@ class Notices:
         self.newest[key] = notice
 
     def tell(self, subject: str, descriptor: Descriptor, status: Status, sent_bytes: int = 0, text: str = "") -> None:
-        """News of one blob or manifest, by its digest or tag."""
+        """Add news of one blob or manifest, by its digest or tag."""
         self._put(
             f"{subject} {status.value}" if status in _OF_THEIR_OWN else subject,
             Notice(
@@ -47,14 +47,14 @@ class Notices:
         )
 
     def left_open(self, registry: str, push_id: int, count: int) -> None:
-        """A push is over, and so many upload sessions stay open."""
+        """Add news that a push is over, and that so many upload sessions stay open."""
         what = "1 upload session stays open, or may" if count == 1 else f"{count} upload sessions stay open, or may"
         text = f"{what}: the registry deletes what nobody goes on with after a while"
         notice = Notice(status=Status.LEFT_OPEN, subject=registry, text=text, push_id=push_id)
         self._put(f"left open {push_id}", notice)
 
     def warn(self, registry: str, text: str, limit: int) -> None:
-        """A registry's warning, once per text."""
+        """Add a registry's warning, once per text."""
         if text not in self.warned and len(self.warned) < limit:
             self.warned[text] = None
             self._put(text, Notice(status=Status.WARNING, subject=registry, text=text))

@@ -1,9 +1,8 @@
-"""What is known to be in the repositories, and which pushes may rely on that.
+"""Presence in the repositories, as answers showed it, and which pushes may rely on that.
 
-A registry may collect its garbage, and others may delete, so what was learned does not hold for ever: it is good for
-the pushes that overlap in time the one that got the answer, and forgotten with the last of them. A push that only
-relied on it has learned nothing. What a push is asked for itself is another matter: its success rests on an answer
-that came after it was begun.
+A registry may collect its garbage, and others may delete, so an answer does not hold for ever: it is good for the
+pushes that overlap in time the one that got it, and forgotten with the last of them. A push that only relied on it has
+learned nothing. The goals of a push are another matter: its success rests on an answer that came after it was begun.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from regproto._model.digest import Digest
 
 @attrs.define(eq=False, repr=False)
 class Presence:
-    """What is known to be there, of one session."""
+    """The blobs, manifests and tags that one session knows to be there."""
 
     known: dict[tuple[str, str], Known] = attrs.field(factory=dict)
     fading: deque[Known] = attrs.field(factory=deque)
-    """What nobody under way has learned, in the order in which it will be forgotten."""
+    """Entries that no push under way has learned, in the order in which they will be forgotten."""
     next_id: int = 1
-    """Of the push that is begun next."""
+    """The id of the push that is begun next."""
 
     def learn(self, repository: str, reference: str, digest: Digest, pushes: Collection[PushState]) -> None:
-        """An answer to these pushes says that something is there."""
+        """Note that an answer to these pushes said that something is there."""
         key = repository, reference
         known = self.known.get(key)
         if known is None or not known.learners or known.digest != digest:
@@ -40,7 +39,7 @@ class Presence:
             work.learned.append(known)
 
     def forget(self, repository: str, digest: Digest) -> None:
-        """It is not there after all."""
+        """Forget something that is not there after all."""
         self.known.pop((repository, digest), None)
 
     def holds(self, work: PushState, digest: Digest, tag: str = "") -> bool:
@@ -51,7 +50,7 @@ class Presence:
         return work.id < (known.before if tag or digest in work.asked else known.good_for)
 
     def ended(self, work: PushState, oldest: int) -> None:
-        """A push is over: what it learned stays good for those under way now, of which `oldest` is the lowest id."""
+        """Note the end of a push: what it learned stays good for those under way now; `oldest` is their lowest id."""
         if oldest >= self.next_id:  # nobody is under way
             for everything in (self.known, self.fading, work.learned):
                 everything.clear()

@@ -1,8 +1,8 @@
-"""How far pushes are: bytes are counted as they move, and told a few times a second.
+"""The progress of pushes: bytes are counted as they move, and reported a few times a second.
 
-Counted is what a push names, each digest once: its layers, configs and manifests, found there, mounted or sent. Of what
-is being sent count the bytes of the present try; a try that fails is taken back to what the registry has acknowledged.
-A manifest that is found there has all it names there as well.
+A push counts each digest that it names once: layers, configs and manifests, found there, mounted or sent. Of a body
+that is being sent the bytes of the present try count; a try that fails is set back to the offset the registry has
+acknowledged. A manifest that is found there has all it names there as well.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from regproto._model.digest import Digest
 from regproto._model.messages import Notice, Status
 
 INTERVAL_S: Final = 0.125
-"""Between two rounds of news: with a push's first and last it is told of ten times in any second, which is as often as
-an eye can use."""
+"""Seconds between two rounds of news: with its first and last, a push has ten reports in any second, as many as an eye
+can use."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class ProgressReports:
-    """What has moved and is to be told."""
+    """The pushes, blobs and streams that have moved and are to be reported."""
 
     notices: Notices
     moving: dict[Key | tuple[str, int], Node | StreamMachine] = attrs.field(factory=dict)
-    """Blobs and streams of which bytes have moved since they were told of."""
+    """Blobs and streams of which bytes have moved since their last report."""
     moving_due: float = -math.inf
     changed: dict[int, PushState] = attrs.field(factory=dict)
-    """Pushes that are further, or less far, than was told."""
+    """Pushes that are further, or less far, than was reported."""
     changed_due: float = -math.inf
     turn: deque[PushState] = attrs.field(factory=deque)
-    """Of those, the ones whose turn it is."""
+    """The pushes to be reported in this round."""
 
     # --- counting ---
 
     def begin(self, work: PushState) -> None:
-        """A push has so many bytes to bring, as far as its plan says: it has streams in it once they are there."""
+        """Count the bytes a push has to bring, as far as its plan says: streams are in it once they are there."""
         blobs, manifests = work.blobs.values(), work.manifests.values()
         work.total_bytes = sum([b.descriptor.size for b in blobs]) + sum([m.descriptor.size for m in manifests])
 
     def found(self, work: PushState, digest: Digest, how: Status, rest_bytes: int) -> None:
-        """Something a push needs is there, and `rest_bytes` of it were not counted yet."""
+        """Count something a push needs that is there; `rest_bytes` of it were not counted yet."""
         if digest not in work.found:
             work.found[digest] = how
             if digest not in work.implied:
@@ -54,7 +54,7 @@ class ProgressReports:
                 self.changed[work.id] = work
 
     def imply(self, work: PushState, manifest: Digest) -> None:
-        """All that a manifest names is there as well, except what is under way anyhow."""
+        """Count all that a manifest names as there, except what is under way anyhow."""
         below = [manifest]
         while below:
             for named in work.manifests[below.pop()].names():
@@ -69,33 +69,33 @@ class ProgressReports:
                     below.append(digest)
 
     def missed(self, work: PushState, digest: Digest) -> None:
-        """Something is not there although it was found there."""
+        """Take back the count of something that was found there, and is not."""
         if work.found.pop(digest, None) is not None or digest in work.implied:
             work.implied.discard(digest)
             work.complete_bytes -= work.size_of(digest)
             self.changed[work.id] = work
 
     def joined(self, work: PushState, node: Node) -> None:
-        """One more push waits for something of which a part may have moved."""
+        """Count, for one more push, the part of a node that has moved already."""
         if node.sent_bytes and node.digest not in work.implied and node.digest not in work.found:
             work.complete_bytes += node.sent_bytes
 
     def moved(self, node: Node, sent_bytes: int) -> None:
-        """So much of a blob has been sent, in the present try; less than before: a try is taken back."""
+        """Note the bytes of a blob that have been sent in the present try; fewer than before: a try is taken back."""
         more, node.sent_bytes = sent_bytes - node.sent_bytes, sent_bytes
         if not more:
             return
         if more > 0:
             self.moving[node.key] = node
         else:
-            self.moving_due = -math.inf  # the new try is told of at once
+            self.moving_due = -math.inf  # the new try is reported at once
         for user in node.users:
             if node.digest not in user.implied and node.digest not in user.found:
                 user.complete_bytes += more
                 self.changed[user.id] = user
 
     def stream_moved(self, machine: StreamMachine, sent_bytes: int) -> None:
-        """So much of a stream has been sent, in the present try; the push grows by what was not known of it before."""
+        """Note the bytes of a stream that have been sent in the present try; the push grows as the stream does."""
         work: PushState = machine.work
         more, machine.sent_bytes = sent_bytes - machine.sent_bytes, sent_bytes
         grown, machine.known_bytes = machine.size - machine.known_bytes, machine.size
@@ -110,9 +110,9 @@ class ProgressReports:
         self.changed[work.id] = work
 
     def streamed(self, machine: StreamMachine) -> None:
-        """A stream is there."""
+        """Count a stream that is there."""
         work: PushState = machine.work
-        digest, size = machine.descriptor.digest, machine.told.size
+        digest, size = machine.descriptor.digest, machine.stream_status.size
         self.stream_moved(machine, size)
         if digest in work.found or digest in work.blobs:
             # The same as another stream, or a blob of the plan: it counts once.
@@ -123,10 +123,10 @@ class ProgressReports:
         else:
             work.found[digest] = Status.UPLOADED
 
-    # --- telling ---
+    # --- reporting ---
 
     def news(self, now: float) -> Notice | None:
-        """What is to be told now: first what has ended, then how far things are."""
+        """The next notice that is due: first news of what has ended, then progress."""
         if self.moving and self.moving_due <= now:
             self.moving_due = now + INTERVAL_S
             moving, self.moving = self.moving, {}
@@ -155,10 +155,10 @@ class ProgressReports:
             self.notices.tell(machine.reference, machine.descriptor, Status.UPLOADING, moved.sent_bytes)
 
     def last(self, work: PushState) -> Notice | None:
-        """The last news of a push that is over; None if that was told, or if it brought nothing."""
-        if work.last_told or not work.total_bytes:
+        """The last report of a push that is over; None if it was made, or if the push brought nothing."""
+        if work.last_reported or not work.total_bytes:
             return None
-        work.last_told = True
+        work.last_reported = True
         self.changed.pop(work.id, None)
         return self._of(work)
 

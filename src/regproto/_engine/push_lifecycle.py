@@ -1,4 +1,4 @@
-"""The end of a push: it lets go of all it needs, and what nobody else needs is stopped and given back."""
+"""The end of a push: its nodes lose it as a user, and machines that no other push needs are stopped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from regproto._model.messages import BlobSlice, PushOutcome
 
 _O: Final = members(Outcome)
 _SENDING: Final = frozenset({BlobState.POSTING, BlobState.UPLOADING})
-"""Here a blob needs its content; anywhere else it is yet to be chosen how it gets there."""
+"""States in which a blob needs its content; in all others the way to push it is still to be chosen."""
 HEIRS_LOOKED_AT: Final = 16
-"""Pushes looked through for one with the very same content, which can go on where this is: a bound on what the end of
-one of thousands costs."""
+"""Pushes looked through for one with the very same content, which can go on from the same offset: bounds the cost of
+the end of one push of thousands."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -38,10 +38,10 @@ class PushLifecycle:
     pushes: PushRegistry
     lists: ReferrersUpdates
     sources: SourceChecks
-    totals: ProgressReports
+    reports: ProgressReports
 
     def fail(self, work: PushState, error: RegprotoError) -> None:
-        """The first fatal error of a push stops everything else it has under way."""
+        """End a push with its first fatal error."""
         self.loop.then(self.finish, work, PushOutcome.FAILED, error)
 
     def cancel(self, work: PushState) -> None:
@@ -49,16 +49,16 @@ class PushLifecycle:
         self.loop.run(self.finish, work, PushOutcome.CANCELLED)
 
     def withdraw(self, work: PushState) -> None:
-        """Let go of a push that could not be begun, without a word of it."""
+        """End a push that could not be begun, without a report."""
         self.pushes.forget(work)
         self.finish(work, PushOutcome.CANCELLED)
 
     def finish(self, work: PushState, outcome: PushOutcome, error: RegprotoError | None = None) -> None:
-        """Let go of all a push needs; what nobody else needs is stopped, and the push waits for it to end."""
+        """End a push: machines that no other push needs are stopped, and the push waits for them to end."""
         if work.outcome is not None:
             return
         work.outcome, work.error = outcome, error
-        work.ending += 1  # that is us: not before everything is let go
+        work.ending += 1  # for this step: not before all of it is done
         for node in work.nodes.values():
             node.sharers = without_push(node.sharers, work)
             node.askers = without_push(node.askers, work)
@@ -76,18 +76,18 @@ class PushLifecycle:
         for stream in work.streams.values():
             self._stop(work, stream, stream.upload)
         self._stop(work, *self.lists.left(work), *self.sources.left(work), *work.cancelling)
-        self.loop.then(self._let_go, work)
+        self.loop.then(self._report_or_wait, work)
 
-    def _let_go(self, work: PushState) -> None:
-        """All that a push needed is being stopped: it waits for what is left of that."""
+    def _report_or_wait(self, work: PushState) -> None:
+        """Report a push whose machines are all being stopped, or have it wait for those left."""
         self.pushes.stop_token(work)
         work.ending -= 1
         if work.ending:
-            self.pushes.patience.end(work.id, self.scheduler.now)
+            self.pushes.deadlines.end(work.id, self.scheduler.now)
         self.pushes.report(work)
 
     def expire(self) -> None:
-        """End what has taken too long: pushes, and what those that are over have left behind."""
+        """End the pushes that have taken too long, and the machines that pushes left behind for too long."""
         for work in self.pushes.overdue():
             self.loop.run(self.fail, work, self.pushes.timeout(work))
         for machine in self.pushes.out_of_time():
@@ -98,7 +98,7 @@ class PushLifecycle:
                 self.loop.run(self.abandon, machine)
 
     def abandon(self, machine: Machine) -> None:
-        """Ask nothing more."""
+        """End a machine without another request."""
         machine.delay_s = 0.0
         self.loop.then(
             self.loop.move, machine, (_O.CANCEL if _O.CANCEL in machine.TABLE[machine.state] else _O.GAVE_UP, None)
@@ -108,23 +108,24 @@ class PushLifecycle:
         for stopped in machines:
             if stopped is None or stopped.state in stopped.ENDS:
                 continue
-            self.pushes.outlive(stopped, work)
+            self.pushes.await_machine(stopped, work)
             if isinstance(stopped, UploadMachine):
                 stopped.owner = None
                 if stopped.state in CANCELLING_STATES:
                     if stopped.node is work and stopped.place is not QueueState.IN_FLIGHT:
-                        self.abandon(stopped)  # it was asked to give this back, and is not any more
+                        self.abandon(stopped)  # the request to cancel this session was itself cancelled
                     continue
             if stopped.place is QueueState.IN_FLIGHT:
                 stopped.cancel_pending = True
-                if not stopped.may_open(self.scheduler.knowledge):
+                if not stopped.may_open(self.scheduler.capabilities):
                     self.scheduler.abort(stopped)
             else:
                 stopped.delay_s = 0.0
                 self.loop.then(self.loop.move, stopped, (_O.CANCEL, None))
 
     def _transfer_content(self, work: PushState, node: Node, machine: BlobMachine) -> None:
-        """Send the content of a push that stays from now on; a push that is over outlives what still reads its own."""
+        """Have a blob sent from the content of a push that stays; the push that is over waits for exchanges that still
+        read its own."""
         ours = machine.blob
         if ours is not work.blobs[node.digest] or machine.state in machine.ENDS:
             return
@@ -148,11 +149,11 @@ class PushLifecycle:
             if exchange is None:
                 part.redirect = None  # made anew, with other content
             elif isinstance(exchange.ask.body, BlobSlice) and exchange.ends_for is None:
-                self.pushes.outlive_read(exchange, work)
+                self.pushes.await_exchange(exchange, work)
 
     def _begin_anew(self, work: PushState, node: Node, machine: BlobMachine) -> None:
-        """The content was that of a push that is over, and nobody else has any: who is left looks and mounts."""
-        self.totals.moved(node, 0)
+        """Start a blob anew without content: only the push that is over had any, so the others look and mount."""
+        self.reports.moved(node, 0)
         machine.node = Node(key=node.key, repository=node.repository, digest=node.digest, tag="", machine=machine)
         node.machine = None
         self._stop(work, machine, machine.upload)

@@ -1,4 +1,4 @@
-"""The pushes under way, and those that are over but for what they left in flight."""
+"""The pushes under way, and those that are over but for machines they left in flight."""
 
 from __future__ import annotations
 
@@ -20,58 +20,58 @@ from regproto._model.messages import Notice, PushOutcome, Status
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class PushRegistry:
-    """The pushes of one session; a push is reported after the last thing it left behind has ended."""
+    """The pushes of one session; a push is reported once the last machine it left behind has ended."""
 
     scheduler: Scheduler
     checkpoint: Checkpoint
     under_way: dict[int, PushState] = attrs.field(factory=dict)
     """By id, until they are reported."""
-    patience: Deadlines = attrs.field(init=False)
+    deadlines: Deadlines = attrs.field(init=False)
     presence: Presence = attrs.field(factory=Presence)
     ended: deque[PushState] = attrs.field(factory=deque)
     """Pushes that are over and have nothing in flight, to be reported."""
 
     def __attrs_post_init__(self) -> None:
-        self.patience = Deadlines(config=self.scheduler.config)
+        self.deadlines = Deadlines(config=self.scheduler.config)
 
     def begin(self, work: PushState) -> None:
-        """A push is under way."""
+        """Note a push that is under way."""
         self.under_way[work.id] = work
         for repository in work.repositories():
             self.scheduler.auth.begin(repository)
         self.presence.next_id = work.id + 1
-        self.patience.begin(work.id)
+        self.deadlines.begin(work.id)
 
-    def outlive(self, machine: Machine, work: PushState) -> None:
-        """A push is not reported before this machine has ended."""
+    def await_machine(self, machine: Machine, work: PushState) -> None:
+        """Have the report of a push wait for the end of a machine."""
         if machine.ends_for is None:
             machine.ends_for = work
             work.ending += 1
             work.leftovers.append(machine)
 
-    def outlive_read(self, exchange: Exchange, work: PushState) -> None:
-        """A push is not reported while this exchange reads its content."""
+    def await_exchange(self, exchange: Exchange, work: PushState) -> None:
+        """Have the report of a push wait for an exchange that reads its content."""
         exchange.ends_for = work
         work.ending += 1
         work.read_by.append(exchange)
 
     def one_ended(self, machine: Machine) -> None:
-        """A machine has ended; if a push that is over waited for that, it may be reported."""
+        """Note the end of a machine; a push that is over and waited for it may be reported."""
         work, machine.ends_for = machine.ends_for, None
         if work is not None:
             self.one_less(work)
 
     def one_less(self, work: PushState) -> None:
-        """Something has ended that a push waited for."""
+        """Note the end of one thing that a push waited for."""
         work.ending -= 1
         self.report(work)
 
     def report(self, work: PushState) -> None:
-        """Have a push reported if it is over and nothing of it is left."""
+        """Have a push reported if it is over and waits for nothing."""
         if work.outcome is None or work.ending or work.id not in self.under_way:
             return
         self.forget(work)
-        self.complain()
+        self.report_rejected()
         if work.outcome is PushOutcome.PUSHED and not self.under_way:
             self._tell_unclaimed()
         if work.left_open:
@@ -80,22 +80,22 @@ class PushRegistry:
         self.ended.append(work)
 
     def forget(self, work: PushState) -> None:
-        """A push is under way no more; what was known for its sake is forgotten."""
+        """Forget a push that is under way no more, and what was learned for it alone."""
         if self.under_way.pop(work.id, None) is not None:
             self.presence.ended(work, next(iter(self.under_way), self.presence.next_id))
             for repository in work.repositories():
                 self.scheduler.auth.end(repository)
 
-    def complain(self) -> None:
-        """Tell of what was kept and can't be used."""
-        complaints, self.checkpoint.complaints = self.checkpoint.complaints, []
-        for digest, text in complaints:
+    def report_rejected(self) -> None:
+        """Report the kept uploads that can't be used."""
+        rejected, self.checkpoint.rejected = self.checkpoint.rejected, []
+        for digest, text in rejected:
             notice = Notice(status=Status.NOT_RESUMED, subject=digest or self.scheduler.registry, text=text)
             self.scheduler.notices.add(notice)
 
     def _tell_unclaimed(self) -> None:
-        """Tell of what an earlier process left open and no push of this one went on with: another may, so it is left as
-        it is."""
+        """Report the uploads that an earlier process left and no push of this one went on with; another may, so they
+        stay open."""
         for kept in self.checkpoint.unclaimed():
             text = f"it is no part of what was pushed; its upload to {kept.repository} was left as it is"
             self.scheduler.notices.tell(kept.digest, kept.descriptor, Status.NOT_RESUMED, text=text)
@@ -104,17 +104,17 @@ class PushRegistry:
 
     def overdue(self) -> Iterator[PushState]:
         """Pushes that have taken too long as a whole."""
-        for push_id in self.patience.overdue(self.scheduler.now):
+        for push_id in self.deadlines.overdue(self.scheduler.now):
             work = self.under_way.get(push_id)
             if work is not None and work.outcome is None:
                 yield work
 
     def out_of_time(self) -> Iterator[Machine]:
-        """What pushes that are over have left behind, and for longer than that may take.
+        """The machines that pushes left behind and that have had their time to end.
 
-        What only reads their content is aborted: whoever it is for tries again with content of its own.
+        Exchanges that only read the content of such a push are aborted: they are tried again with other content.
         """
-        over = [self.under_way[n] for n in self.patience.out_of_time(self.scheduler.now) if n in self.under_way]
+        over = [self.under_way[n] for n in self.deadlines.out_of_time(self.scheduler.now) if n in self.under_way]
         for work in over:
             for exchange in work.read_by:
                 if self.scheduler.in_flight.get(exchange.id) is exchange:
@@ -122,13 +122,13 @@ class PushRegistry:
             left = [m for m in work.leftovers if m.ends_for is work and m.state in m.ASKS]
             late = [m for m in left if self._is_late(m)]
             if len(late) < len(left):
-                self.patience.end(work.id, self.scheduler.now)
+                self.deadlines.end(work.id, self.scheduler.now)
             yield from late
 
     def _is_late(self, machine: Machine) -> bool:
-        """Whether a machine has had its time to end: not while it is kept from giving a session back by nothing but
-        other requests, and then once more as long from its own."""
-        if not machine.gives_back or machine.prolonged:
+        """Whether a machine has had its time to end. The time of one that cancels a session does not run while it waits
+        for a place among other requests, and begins again, once, when its own request is sent."""
+        if not machine.cancels_upload or machine.prolonged:
             return True
         if self.scheduler.is_crowded_out(machine):
             return False
@@ -146,20 +146,20 @@ class PushRegistry:
     # --- tokens ---
 
     def stop_token(self, work: PushState) -> None:
-        """Stop asking for a token that no other push waits for."""
+        """Stop the requests for a token that no other push waits for."""
         for repository in work.repositories():
             token = self.scheduler.auth.tokens.get(repository)
             if token is None or token.state in token.ENDS or self._wanted(token):
                 continue
             if token.place is QueueState.IN_FLIGHT:
                 token.cancel_pending = True
-                self.outlive(token, work)
+                self.await_machine(token, work)
                 self.scheduler.abort(token)
             else:
                 self._forget(token)
 
     def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
-        """Take an outcome to a token, and forget it if nobody waits for it any more."""
+        """Give a token an outcome, and forget it if no push waits for it any more."""
         cancel_pending, token.cancel_pending = token.cancel_pending, False
         self.scheduler.advance_token(token, verdict)
         self.one_ended(token)

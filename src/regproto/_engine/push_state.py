@@ -1,8 +1,8 @@
-"""What a session is asked to do: pushes, and the nodes they share.
+"""The state of a push, and the nodes that pushes share.
 
 A node is one thing that is to be there: a blob, a manifest by its digest, or a manifest under a tag; in one
-repository, however many manifests or pushes name it. It owns the one machine at work on it, and lives until it is
-there.
+repository, however many manifests or pushes name it. It owns the one machine at work on it, and lives until that
+is there.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from regproto._model.plan import Blob, Manifest, PushPlan, StreamedBlob
 from regproto._model.referrers import ReferrersUpdate
 
 Key: TypeAlias = tuple[str, Digest, str, tuple[frozenset[Digest], str] | None]
-"""What a node is about: repository, digest, tag (or ""), and for a manifest what the plan leaves out and the tag or
-digest of the subject it puts it after: plans that differ in that do not share its node."""
+"""The key of a node: repository, digest, tag (or ""), and for a manifest the digests that the plan omits and the tag or
+digest of the subject that it is put after: plans that differ in these do not share its node."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -38,13 +38,13 @@ class Known:
     key: tuple[str, str]
     """The repository, and a digest or a tag."""
     digest: Digest
-    """What is there."""
+    """The digest that is there."""
     before: int = 0
-    """Pushes with a lower id were begun before this was learned last..."""
+    """Pushes with a lower id were begun before the last answer that said so..."""
     good_for: float = math.inf
     """...and those with a lower id than this may rely on it."""
     learners: int = 0
-    """Pushes under way that learned it, each as often as it did."""
+    """The number of answers that said so to pushes under way."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -56,38 +56,38 @@ class PushState:
     manifests: dict[Digest, Manifest]
     blobs: dict[Digest, Blob]
     nodes: dict[Key, Node] = attrs.field(factory=dict)
-    """All it needs, directly or through others, that is not there yet."""
+    """The nodes it needs, directly or through others, that are not there yet."""
     asked: set[Digest] = attrs.field(factory=set)
-    """The digests it was asked for themselves: whatever is known of them, the registry is to say it to this push."""
+    """The digests that are goals: an answer to this push is needed for each, whatever is known from others."""
     learned: list[Known] = attrs.field(factory=list)
-    """What it was answered to be there."""
+    """The things that answers to it showed to be there."""
     together: tuple[str, ...] = ()
-    """The tags that one request is to put; the first has a node, which brings the others along."""
+    """The tags that one PUT is to set; the first has a node, whose machine has the others."""
     streams: dict[str, StreamMachine] = attrs.field(factory=dict)
     goals: int = 1
-    """Of what it was asked for: how much is not there yet; one more while it is being begun."""
+    """The number of goals not reached yet; one more while it is being begun."""
     ending: int = 0
-    """What it left in flight or to be given back, once it is over."""
+    """The number of machines and exchanges it waits for, once it is over."""
     outcome: PushOutcome | None = None
     error: RegprotoError | None = None
     found: dict[Digest, Status] = attrs.field(factory=dict)
-    """How each digest came to be there, in that order."""
+    """How each digest came to be there, in the order it did."""
     leftovers: list[Machine] = attrs.field(factory=list)
-    """What that is or was."""
+    """The machines among those, also the ended ones."""
     read_by: list[Exchange] = attrs.field(factory=list)
-    """Of other pushes: what read its content when it was over."""
+    """The exchanges under other pushes' nodes that read its content when it was over."""
     total_bytes: int = 0
-    """Of all it brings, each digest once."""
+    """The size of all it brings, each digest once."""
     complete_bytes: int = 0
-    """Of that, what is there and what is being sent."""
+    """The part of that which is there or has been sent."""
     implied: set[Digest] = attrs.field(factory=set)
-    """What counts as complete because a manifest that names it was found there."""
+    """Digests that count as there because a manifest that names them was found there."""
     left_open: int = 0
     """Upload sessions that stay open, or may."""
     cancelling: tuple[UploadMachine, ...] = ()
-    """Those of earlier processes that it was asked to give back."""
-    last_told: bool = False
-    """It was told how far it came."""
+    """The upload sessions of earlier processes that it is to cancel."""
+    last_reported: bool = False
+    """Its last progress was reported."""
     attached: dict[Digest, dict[Digest, bool | None]] = attrs.field(factory=dict)
     """By subject: each manifest that is attached to it, None until it is there, then whether the registry said that it
     put it into its own list."""
@@ -96,13 +96,13 @@ class PushState:
     requests_before: int = 0
     bytes_before: int = 0
     alone: tuple[PushState, ...] = attrs.field(init=False)
-    """This push and no other: the users of most nodes, made once."""
+    """A tuple of this push alone: the users of most nodes, made once."""
 
     def __attrs_post_init__(self) -> None:
         self.alone = (self,)
 
     def repositories(self) -> tuple[str, ...]:
-        """Those it makes requests about, mount sources aside."""
+        """The repositories it makes requests about, mount sources aside."""
         return tuple(dict.fromkeys((self.plan.repository, *(upload.repository for upload in self.cancelling))))
 
     def streamed(self) -> tuple[StreamedBlob, ...]:
@@ -111,7 +111,7 @@ class PushState:
         return tuple(StreamedBlob(key=s.stream.key, descriptor=s.descriptor) for s in there)
 
     def key(self, digest: Digest, tag: str = "") -> Key:
-        """What a node of this push is known by."""
+        """The key of a node of this push."""
         manifest = self.manifests.get(digest)
         of_plan = (self.plan.omitted, self.put_after(manifest)) if manifest is not None else None
         return (self.plan.repository, digest, tag, of_plan)
@@ -168,25 +168,25 @@ class Node:
     sharers: Sharers = None
     """The pushes that need this: see `users`."""
     askers: Sharers = None
-    """Those of them that were asked for this itself: see `goal_of`."""
+    """The pushes that have this as a goal: see `goal_of`."""
     dependents: tuple[Node, ...] = ()
-    """Who counts this as missing."""
+    """The manifests' nodes that count this as missing."""
     followers: tuple[BlobMachine, ...] = ()
-    """In other repositories, to be mounted from here: they wait for this."""
+    """Blobs in other repositories that wait for this, to be mounted from here."""
     missing: int = 0
     expanded: bool = False
-    """What a manifest names has been started."""
+    """The nodes below a manifest have been started."""
     sent_bytes: int = 0
     """Of a blob, in the present try."""
 
     @property
     def users(self) -> Collection[PushState]:
-        """The pushes that need this, in the order they began to."""
+        """The pushes that need this, in the order they came."""
         return each(self.sharers)
 
     @property
     def goal_of(self) -> Collection[PushState]:
-        """The users that were asked for this itself."""
+        """The users that have this as a goal."""
         return each(self.askers)
 
     @property
@@ -196,7 +196,7 @@ class Node:
 
 
 Sharers: TypeAlias = "PushState | dict[int, PushState] | None"
-"""No push, one, or several by their ids: nearly always it is one, and what one more or less costs does not grow."""
+"""No push, one, or several by their ids: nearly always one, and the cost of one more or less does not grow."""
 
 
 def each(sharers: Sharers) -> Collection[PushState]:
@@ -207,7 +207,7 @@ def each(sharers: Sharers) -> Collection[PushState]:
 
 
 def with_push(sharers: Sharers, work: PushState) -> Sharers:
-    """The same and one more."""
+    """The pushes with one more."""
     if sharers is None:
         return work
     if type(sharers) is not dict:
@@ -218,7 +218,7 @@ def with_push(sharers: Sharers, work: PushState) -> Sharers:
 
 
 def without_push(sharers: Sharers, work: PushState) -> Sharers:
-    """The same without this one."""
+    """The pushes without this one."""
     if type(sharers) is dict:
         sharers.pop(work.id, None)
         return sharers or None

@@ -1,8 +1,8 @@
-"""What a push is told of beside what it puts: the lists its attachments stand in, and the questions it asks.
+"""The referrers lists that pushes update, and the questions they ask.
 
 One machine keeps the list of one subject, for all pushes of the session that attach to it at the time; a push joins it
-when all its own attachments to that subject are there. So the attachments of one push cost one write. While others are
-on their way a read is put off for them, for as long as the window of a write at the most: most of them go along.
+when all its own attachments to that subject are there. So the attachments of one push cost one write. While other
+pushes are about to join, a read is put off for them, for as long as the window of a write at the most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regproto._model.referrers import ReferrersUpdate
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class SubjectList:
-    """A list at work, and who waits for it."""
+    """A list being updated, and the pushes that wait for it."""
 
     machine: ReferrersMachine
     works: tuple[PushState, ...] = ()
@@ -42,9 +42,9 @@ class ReferrersUpdates:
     """Pushes under way that have not joined their list yet."""
 
     def expect(self, work: PushState) -> tuple[QueryMachine, ...]:
-        """Count what a push is to be told as goals of its; gives the machines of its questions, to be started.
+        """Add the lists and questions of a push to its goals; gives the questions' machines, to be started.
 
-        Once more when the rest of a plan was made: there were no manifests before, and there are no questions after.
+        Called again when the rest of a plan was made: that has manifests, where the draft had none, and no questions.
         """
         asked = len(work.lookups)
         for subject, manifests in work.plan.subjects.items():
@@ -60,9 +60,9 @@ class ReferrersUpdates:
         return work.lookups[asked:]
 
     def attached(self, work: PushState, digest: Digest, handled: bool) -> ReferrersMachine | None:
-        """A manifest of a push is there; `handled`: the registry said it put it into its list.
+        """Note that a manifest of a push is there; `handled`: the registry said that it lists it itself.
 
-        Gives the machine to be started, if one is.
+        Gives the machine to be started, if any.
         """
         manifest = work.manifests.get(digest)
         subject = manifest.info.subject if manifest is not None else None
@@ -100,10 +100,10 @@ class ReferrersUpdates:
         at_work.works = (*at_work.works, work)
         machine = at_work.machine
         for digest, handled in work.attached[subject].items():
-            machine.want(entry_of(work.manifests[digest]), bool(handled))
+            machine.add_entry(entry_of(work.manifests[digest]), bool(handled))
         if fresh:
             return machine
-        if machine.paced and machine.place is QueueState.DELAYED:
+        if machine.pausing and machine.place is QueueState.DELAYED:
             # It waits for quiet, or for company: there is something new to write.
             wait_s = machine.window_s if self.coming[key] else 0.0
             if self.scheduler.now + wait_s < machine.due:
@@ -111,20 +111,20 @@ class ReferrersUpdates:
                 self.scheduler.enqueue(machine)
         return None
 
-    def pace(self, machine: Machine) -> None:
-        """Put off a read for as long as the machine asks for, jitter drawn."""
+    def delay_read(self, machine: Machine) -> None:
+        """Delay a read by the machine's pause and its jitter, or until other pushes may have joined."""
         assert isinstance(machine, ReferrersMachine)
         wait_s = machine.pause_s
         if machine.spread_s:
             wait_s += machine.spread_s * self.scheduler.jitter.next()
         if not wait_s and self.coming[machine.repository, machine.subject]:
             wait_s = machine.window_s
-        machine.paced = wait_s > 0
+        machine.pausing = wait_s > 0
         machine.pause_s = machine.spread_s = 0.0
         machine.delay_s = max(machine.delay_s, wait_s)
 
     def ended(self, machine: ReferrersMachine | QueryMachine) -> tuple[PushState, ...]:
-        """A machine is at its end: which pushes waited for it."""
+        """Take out a machine that has ended; gives the pushes that waited for it."""
         if isinstance(machine, QueryMachine):
             return (machine.node,)
         key = machine.repository, machine.subject
@@ -150,7 +150,7 @@ class ReferrersUpdates:
         work.listed = (*work.listed, listed)
 
     def left(self, work: PushState) -> list[Machine]:
-        """A push is over: what nobody else waits for, and has to be stopped."""
+        """Take out a push that is over; gives the machines that no other waits for, to be stopped."""
         stopped: list[Machine] = list(work.lookups)
         for subject in work.attached:
             key = work.plan.repository, subject

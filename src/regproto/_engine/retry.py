@@ -1,4 +1,4 @@
-"""When something is tried again: backoff with jitter, from a seed that is an argument."""
+"""The delay before another try: backoff with jitter, from a seed that is an argument."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _MASK = (1 << 64) - 1
 
 @attrs.define
 class Jitter:
-    """A small seeded generator (splitmix64): the core may not reach for randomness of its own, and copies of a session
-    must go on alike."""
+    """A small seeded generator (splitmix64): the core has no randomness of its own, and copies of a session must behave
+    alike."""
 
     state: int
 

@@ -1,8 +1,7 @@
-"""When things are sent: what is in flight, what is ready, what waits, and for how long.
+"""The scheduler of requests: which are in flight, which are ready, which wait, and for how long.
 
-One half of the session (`_graph` is the other). It owns limits, timers, backoff, redirects and the parking of
-whoever needs a token, once, for all machines. It reads an answer only as far as that takes; what the answer means
-is the machine's to say.
+One half of the engine (`graph.py` is the other). It owns limits, timers, backoff, redirects and the wait for tokens,
+once, for all machines. It reads an answer only as far as these need; the verdict is the machine's.
 """
 
 from __future__ import annotations
@@ -70,14 +69,13 @@ _P: Final = members(QueueState)
 _G: Final = members(Gate)
 
 ORIGINS_MAX: Final = 64
-"""Hosts one session may be led to: a registry uses two or three; more is one leading us around."""
+"""Hosts that one session may be led to: a registry uses two or three; a registry that names more leads us around."""
 WARNINGS_MAX: Final = 100
 """Different warning texts shown in one session."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _READS: Final = frozenset({"GET", "HEAD"})
 SESSIONS_PER_PLACE: Final = 2
-"""Upload sessions that may be open for each exchange that may be in flight: one that is being sent, and one that is
-ready to be sent next."""
+"""Upload sessions that may be open for each exchange that may be in flight: one being sent, one ready to be next."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -90,29 +88,29 @@ class Exchange:
     url: str
     origin: Origin
     size: int
-    """Of the body, in bytes; of a stream its share of the bytes in flight."""
+    """Bytes of the body; of a stream, its share of the bytes in flight."""
     serial: int
     """Of the token it was sent with; 0 for none."""
     redirects: int
-    astray: bool
-    """Another origin named its URL, by a redirect or a Location: it has no authorization, and is not to get one."""
+    named_elsewhere: bool
+    """Another origin named its URL, by a redirect or a Location: it gets no authorization."""
     begun: float
     deadline: float
     limit: tuple[str, float]
-    """What the deadline is about, in words, and how many seconds it was."""
+    """The reason of the deadline, in words, and its seconds."""
     progress: Progress | None = None
     connected: bool = False
-    """The driver told that it had to make a connection."""
+    """The driver reported that it had to make a connection."""
     own: Progress | None = None
-    """The newest progress that is none of an answer..."""
+    """The newest progress of the request, not of its answer..."""
     own_at: float = 0.0
-    """...and when it was told first: what a peer sends in between moves nothing of ours."""
+    """...and when it was first reported: bytes of an answer in between do not extend its deadline."""
     heard_at: float = 0.0
-    """When the answer began to come."""
+    """When the answer began to arrive."""
     aborted: str = ""
     """Not empty: an Abort was handed out, and why."""
     ends_for: Any = None
-    """The push (`_work.PushState`) that is over but for this, which reads its content for another."""
+    """The push (`push_state.PushState`) that is over but for this exchange, which reads its content for another."""
     opens: bool = False
     """It may open an upload session."""
 
@@ -125,17 +123,17 @@ class Scheduler:
     registry: str
     config: Config
     auth: Authorizer
-    knowledge: RegistryCapabilities = attrs.field(factory=RegistryCapabilities)
+    capabilities: RegistryCapabilities = attrs.field(factory=RegistryCapabilities)
     jitter: Jitter
     now: float
     prefix: str = attrs.field(init=False)
     agent: Headers = attrs.field(init=False)
     home: Origin = attrs.field(init=False)
-    """The registry's own."""
+    """The registry's own origin."""
     sessions_max: int = attrs.field(init=False)
-    """Upload sessions that may be open."""
+    """The most upload sessions that may be open."""
     first_limit: tuple[str, float] = attrs.field(init=False)
-    """What every exchange is held to at first."""
+    """The first limit of every exchange."""
     journal: list[Edge] | None = None
     notices: Notices = attrs.field(factory=Notices)
     origins: dict[str, Origin] = attrs.field(factory=dict)
@@ -145,13 +143,13 @@ class Scheduler:
     keychain: dict[int, TokenMachine] = attrs.field(factory=dict)
     """Questions to the keychain that are not answered yet."""
     sessions: set[Machine] = attrs.field(factory=set)
-    """Who holds an upload session that is to be ended."""
+    """Machines that have an open upload session to end."""
     opening: int = 0
-    """Requests in flight that may open one more."""
+    """The number of requests in flight that may open one more."""
     timers: list[tuple[float, int, Machine]] = attrs.field(factory=list)
     next_id: int = 1
     next_deadline: float = math.inf
-    """Not later than the earliest deadline in flight."""
+    """The earliest deadline in flight, or a time before it."""
     requests: int = 0
     sent_bytes: int = 0
 
@@ -168,7 +166,7 @@ class Scheduler:
     # --- towards the driver ---
 
     def tick(self, now: float) -> None:
-        """Take note of the time: what was delayed until now is ready, and what took too long is aborted."""
+        """Set the time: machines whose delay is over become ready, exchanges past their deadlines are aborted."""
         if now > self.now:
             self.now = now
         while self.timers and self.timers[0][0] <= self.now:
@@ -181,20 +179,20 @@ class Scheduler:
             self._expire()
 
     def next_output(self) -> Send | Abort | NeedCredentials | NeedManifests | tuple[Machine, Verdict] | None:
-        """The next thing to do: an output, or a machine whose request can't be authorized, with what that means."""
+        """The next thing to do: an output, or a machine whose request can't be authorized, with the verdict."""
         while self.outbox:
             found = self.outbox.popleft()
             if not isinstance(found, Abort) or found.id in self.in_flight:
                 return found  # an Abort is void if the answer came before it was polled for
         for origin in tuple(self.origins.values()):
-            # What ends an upload session is never kept waiting for that, so there may soon be one more.
+            # A request that ends an upload session never waits for room for one, so there may soon be one more.
             may_open = len(self.sessions) + self.opening < self.sessions_max
             while (lanes := origin.ready(self.config, self.now, may_open)) is not None:
                 machine = lanes.first()
                 if machine.state not in machine.ASKS:
                     lanes.pop().place = _P.IDLE  # dropped while it was queued
                     continue
-                if not may_open and machine.may_open(self.knowledge):
+                if not may_open and machine.may_open(self.capabilities):
                     origin.withheld.add(machine.lane, lanes.pop())
                     continue
                 gate = self.auth.gate(machine, self.now) if self.auth.scheme else _G.OPEN
@@ -209,21 +207,21 @@ class Scheduler:
                     return machine, (_O.DENIED, None)
                 if machine.redirect is not None:
                     return self._send(machine, *machine.redirect)
-                astray = isinstance(machine.url_base, NamedElsewhere)
+                named_elsewhere = isinstance(machine.url_base, NamedElsewhere)
                 ask = machine.request()
                 machine.note_sent(ask)
-                return self._send(machine, ask, ask.url, 0, astray)
+                return self._send(machine, ask, ask.url, 0, named_elsewhere)
         return None
 
     def note_session(self, machine: Machine) -> None:
-        """Take note of whether a machine holds an upload session."""
+        """Note whether a machine has an open upload session."""
         if machine.holds_session:
             self.sessions.add(machine)
         elif self.sessions:
             self.sessions.discard(machine)
 
     def is_crowded_out(self, machine: Machine) -> bool:
-        """A machine waits for nothing but a place."""
+        """Whether a machine waits for nothing but a place among others."""
         if machine.place is not _P.QUEUED:
             return False
         origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
@@ -231,28 +229,30 @@ class Scheduler:
         return self.now >= origin.hold_until and not any(machine in waiting for waiting in awaiting_token)
 
     def wait_until(self) -> float:
-        """Until when there is nothing to do unless something is received."""
+        """The time before which there is nothing to do unless something is received."""
         until = min(self.next_deadline, self.timers[0][0] if self.timers else math.inf)
         for origin in self.origins.values():
             if origin.hold_until > self.now and origin.waits:
                 until = min(until, origin.hold_until)
         return until
 
-    def _send(self, machine: Machine, ask: Request, url: str, redirects: int, astray: bool) -> Send:
+    def _send(self, machine: Machine, ask: Request, url: str, redirects: int, named_elsewhere: bool) -> Send:
         origin, now = self._origin_at(url), self.now
         number = self.next_id
         self.next_id += 1
-        bare = astray or not self.auth.scheme
+        bare = named_elsewhere or not self.auth.scheme
         value, serial = ("", 0) if bare else self.auth.header_for(machine, origin.name)
         size = ask.body.keep_bytes if isinstance(ask.body, Stream) else body_size(ask.body)
         limit = self.first_limit
         deadline = now + limit[1]
         if deadline < self.next_deadline:
             self.next_deadline = deadline
-        exchange = Exchange(number, machine, ask, url, origin, size, serial, redirects, astray, now, deadline, limit)
+        exchange = Exchange(
+            number, machine, ask, url, origin, size, serial, redirects, named_elsewhere, now, deadline, limit
+        )
         if ask.deadline_s is not None:
             self._hasten(exchange)
-        if ask.method == "POST" and machine.may_open(self.knowledge):
+        if ask.method == "POST" and machine.may_open(self.capabilities):
             exchange.opens = True
             self.opening += 1
         origin.exchanges += 1
@@ -279,7 +279,7 @@ class Scheduler:
     # --- towards the machines ---
 
     def enqueue(self, machine: Machine) -> None:
-        """A machine has a request to make, at once or after its delay."""
+        """Queue the request of a machine, at once or after its delay."""
         if machine.place is _P.QUEUED:
             return
         if machine.delay_s:
@@ -291,7 +291,7 @@ class Scheduler:
             return
         machine.place = _P.QUEUED
         origin = self._origin_at(machine.redirect[1] if machine.redirect is not None else machine.url_base)
-        lanes = origin.ending if machine.gives_back else origin.heavy if machine.body_bytes else origin.light
+        lanes = origin.ending if machine.cancels_upload else origin.heavy if machine.body_bytes else origin.light
         lanes.add(machine.lane, machine)
 
     def _origin_at(self, url: str) -> Origin:
@@ -305,7 +305,7 @@ class Scheduler:
         return origin
 
     def _admit(self, url: str) -> None:
-        """Judge where an answer leads to."""
+        """Check a URL that an answer names, and make room for its origin."""
         check_origin(self.base, url, self.auth.trust)
         if len(self.origins) >= ORIGINS_MAX and origin_of(url) not in self.origins:
             spare = [o for o in self.origins.values() if o is not self.home]
@@ -315,7 +315,7 @@ class Scheduler:
             del self.origins[idle[0]]
 
     def abort(self, machine: Machine) -> None:
-        """Stop what this machine has in flight; its answer is still owed."""
+        """Abort the exchange of this machine; its answer is still owed."""
         exchange: Exchange | None = machine.exchange
         if exchange is not None and not exchange.aborted:
             exchange.aborted = "cancelled"
@@ -324,7 +324,7 @@ class Scheduler:
     # --- from the driver ---
 
     def progress(self, progress: Progress) -> Exchange | None:
-        """A sign of life; None if the exchange is being aborted already."""
+        """Take the progress of an exchange; None if it is being aborted already."""
         exchange = self.in_flight[progress.id]
         if exchange.aborted:
             return None
@@ -359,7 +359,7 @@ class Scheduler:
         return isinstance(self.in_flight[number].ask.body, (BlobSlice, Stream))
 
     def handle_answer(self, answer: Response | Failed) -> tuple[Machine, Verdict] | None:
-        """An exchange is over: whose it was, and what it means there. None: there is nothing for the machine yet."""
+        """End an exchange: gives its machine and the verdict. None: a redirect is followed first."""
         exchange = self.in_flight.pop(answer.id)
         machine, origin = exchange.machine, exchange.origin
         self.opening -= exchange.opens
@@ -371,14 +371,14 @@ class Scheduler:
         machine.begun_at, machine.answered_at, machine.connected = exchange.begun, self.now, exchange.connected
         sent_bytes = exchange.size
         if answer.stream is not None and isinstance(machine, StreamUpload) and isinstance(exchange.ask.body, Stream):
-            machine.tell(answer.stream)
+            machine.note_stream(answer.stream)
             sent_bytes = answer.stream.sent - exchange.ask.body.offset
         if isinstance(answer, Failed):
             return machine, self._failed(exchange, answer)
         origin.answered = True
         if not origin.proven:
             origin.proven = is_evidence(exchange.ask.method, exchange.ask.url, answer)
-        # Elsewhere nothing is sent but where the registry led us, so what shows that it is one goes for both.
+        # To another origin only the registry has led us, so its evidence counts there too.
         proven = origin.proven or self.home.proven
         self.sent_bytes += sent_bytes
         for text in parse_warnings(answer.headers):
@@ -387,7 +387,7 @@ class Scheduler:
             if answer.status in _REDIRECTS and self._redirect(exchange, answer):
                 return None
             verdict = None
-            if answer.status == 401 and not exchange.astray:
+            if answer.status == 401 and not exchange.named_elsewhere:
                 verdict = self.auth.challenged(machine, answer, exchange.ask.method, exchange.url, exchange.serial)
             elif exchange.serial:
                 self.auth.accepted(machine.repository, exchange.serial)
@@ -395,9 +395,9 @@ class Scheduler:
                 verdict = machine.classify(answer, exchange.url, proven)
                 if self.config.retry_statuses is not TRANSIENT:
                     verdict = self._by_choice(machine, answer.status, verdict)
-                facts = verdict[1]
-                if facts is not None and facts.location:
-                    verdict = verdict[0], self._located(exchange, facts)
+                details = verdict[1]
+                if details is not None and details.location:
+                    verdict = verdict[0], self._located(exchange, details)
         except RemoteProtocolError as error:
             verdict = (
                 _O.BROKEN,
@@ -407,26 +407,26 @@ class Scheduler:
                     )
                 ),
             )
-        facts = verdict[1]
-        if not proven and facts is not None and facts.error is not None and not isinstance(machine, TokenMachine):
-            verdict = verdict[0], attrs.evolve(facts, error=unlike_a_registry(facts.error, answer.status))
+        details = verdict[1]
+        if not proven and details is not None and details.error is not None and not isinstance(machine, TokenMachine):
+            verdict = verdict[0], attrs.evolve(details, error=unlike_a_registry(details.error, answer.status))
         wait_s = 0.0
         if verdict[0] in FAULTS or answer.status == 429:
             wait_s = self._asked_to_wait(origin, answer)
         return machine, self._count(exchange, verdict, wait_s) if verdict[0] in FAULTS else verdict
 
-    def _located(self, exchange: Exchange, facts: Details) -> Details:
-        """Judge the Location or next page that an answer names, and note whose word it is."""
-        machine, location = exchange.machine, facts.location
+    def _located(self, exchange: Exchange, details: Details) -> Details:
+        """Check the Location or next page that an answer names, and mark one that another origin named."""
+        machine, location = exchange.machine, details.location
         self._admit(location)
         if isinstance(machine, (BlobMachine, UploadMachine)):
             check_upload_url(self.base, machine.repository, location)
-        if exchange.astray or exchange.origin is not self.home:
-            return attrs.evolve(facts, location=NamedElsewhere(location))
-        return facts
+        if exchange.named_elsewhere or exchange.origin is not self.home:
+            return attrs.evolve(details, location=NamedElsewhere(location))
+        return details
 
     def _by_choice(self, machine: Machine, status: int, verdict: Verdict) -> Verdict:
-        """The verdict by the embedder's choice of what is worth another try."""
+        """The verdict by `Config.retry_statuses`."""
         retried, outcome = self.config.retry_statuses, verdict[0]
         row = machine.TABLE[machine.state]
         if outcome is _O.REFUSED and status in retried and _O.UNAVAILABLE in row:
@@ -446,8 +446,8 @@ class Scheduler:
             raise RemoteProtocolError(f"redirected more than {REDIRECTS_MAX} times")
         if exchange.machine.cancel_pending or exchange.machine.expired:
             return False
-        if isinstance(exchange.machine, StreamUpload) and exchange.machine.told.kept > exchange.machine.offset:
-            raise RemoteProtocolError(str(unreplayable_error("redirected: the stream", exchange.machine.told)))
+        if isinstance(exchange.machine, StreamUpload) and exchange.machine.stream_status.kept > exchange.machine.offset:
+            raise RemoteProtocolError(str(unreplayable_error("redirected: the stream", exchange.machine.stream_status)))
         url = resolve(exchange.url, location)
         self._admit(url)
         machine, ask = exchange.machine, exchange.ask
@@ -459,7 +459,7 @@ class Scheduler:
         ):
             check_upload_url(self.base, machine.repository, url)  # what is not about the blob is about its upload
         # With another push's content the request is made anew, not sent on.
-        redirect = (ask, url, exchange.redirects + 1, exchange.astray or elsewhere)
+        redirect = (ask, url, exchange.redirects + 1, exchange.named_elsewhere or elsewhere)
         machine.redirect = redirect if exchange.ends_for is None else None
         self.enqueue(machine)
         return True
@@ -476,18 +476,18 @@ class Scheduler:
             return outcome, Details(error=error)
         if failed.kind is FailureKind.TLS:
             return _O.GAVE_UP, Details(error=error)  # a certificate does not get better by asking again
-        facts = Details(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
+        details = Details(error=error, cut=failed.written is not Written.ALL, late=failed.kind is FailureKind.NOT_SENT)
         if failed.reused and failed.kind is FailureKind.CLOSED and not machine.stale_connection:
             # The registry closed an idle connection: nobody's fault, so it does not count, once.
             machine.stale_connection = True
-            return outcome, facts
-        return self._count(exchange, (outcome, facts), 0.0)
+            return outcome, details
+        return self._count(exchange, (outcome, details), 0.0)
 
     def _count(self, exchange: Exchange, verdict: Verdict, at_least_s: float) -> Verdict:
-        """Count a fault: another try after a while, or none."""
-        machine, (outcome, facts) = exchange.machine, verdict
+        """Count a fault: the verdict if there is another try, after a delay, or else the end of the tries."""
+        machine, (outcome, details) = exchange.machine, verdict
         machine.faults += 1
-        error = facts.error if facts is not None else None
+        error = details.error if details is not None else None
         if machine.faults > machine.max_faults(self.config) or at_least_s > self.config.retry_after_max_s:
             if error is None:
                 what = f"{machine.describe()}: {exchange.ask.method} {shown(exchange.url)}"
@@ -518,7 +518,7 @@ class Scheduler:
     # --- time ---
 
     def _hasten(self, exchange: Exchange) -> None:
-        """Keep an exchange's deadline within that of the whole, and see that it will be looked at in time."""
+        """Cut an exchange's deadline to that of the whole exchange, and note it for the next look."""
         whole, own = self.config.exchange_timeout_s, exchange.ask.deadline_s
         if own is not None and (whole is None or own < whole):
             whole = own
@@ -529,7 +529,7 @@ class Scheduler:
             self.next_deadline = exchange.deadline
 
     def _expire(self) -> None:
-        """Abort what is over its deadline. In flight are a few dozen, and this runs when a limit may have passed."""
+        """Abort exchanges past their deadlines. Some dozens are in flight, and this runs when one may have passed."""
         for exchange in self.in_flight.values():
             if exchange.deadline <= self.now and not exchange.aborted:
                 what, limit_s = exchange.limit
@@ -540,7 +540,7 @@ class Scheduler:
     # --- tokens ---
 
     def _park(self, lanes: Lanes, repository: str) -> None:
-        """The lane whose turn it is waits for its repository's token, which is asked for if it is not already."""
+        """Have the lane whose turn it is wait for its repository's token, which is asked for unless it already is."""
         lane, source = lanes.turn[0], lanes.first().mount_source
         self.awaiting_token.setdefault(repository, []).append((lanes, lane, lanes.take()))
         token = self.auth.token_for(repository)
@@ -555,10 +555,10 @@ class Scheduler:
             self.next_id += 1
 
     def advance_token(self, token: TokenMachine, verdict: Verdict) -> None:
-        """Take an outcome to a token; once it is settled, whoever waited for it goes on."""
+        """Give a token an outcome; once it is valid or denied, the machines that waited for it are ready."""
         if verdict[0] is _O.GRANTED:
             token.asked_at = self.now
-        advance(token, *verdict, self.knowledge, self.config, self.journal)
+        advance(token, *verdict, self.capabilities, self.config, self.journal)
         if token.state in token.ASKS:
             self.enqueue(token)
         elif token.state in token.ENDS:
@@ -567,6 +567,6 @@ class Scheduler:
                     lanes.add(lane, machine)
 
     def keychain_answered(self, token: TokenMachine, answer: Credentials | NoCredentials) -> None:
-        """What the keychain has for a token's registry; ignored if nobody needs it any more."""
+        """Take the keychain's answer for a token; ignored if the token is not needed any more."""
         if self.auth.tokens.get(token.repository) is token and token.state is TokenState.AWAITING_CREDENTIALS:
             self.advance_token(token, self.auth.known(token, answer))

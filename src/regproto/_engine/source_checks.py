@@ -1,4 +1,4 @@
-"""Which mount sources have a blob, asked once for all pushes that overlap in time.
+"""Questions to mount sources for a blob, asked once for all pushes that overlap in time.
 
 A blob with two sources and more asks the first four at once, and is mounted from the first, in its own order, that is
 not ruled out. A source that lacked the first of its blobs goes last: it is asked where no other is left.
@@ -19,11 +19,11 @@ from regproto._model.digest import Digest
 from regproto._model.plan import MountSource
 
 AT_ONCE_MAX: Final = 4
-"""Sources of one blob that are asked at the same time: more than people name, and a bound on what a blob costs before
-it is known where to mount it from."""
+"""Sources of one blob that are asked at the same time: more than people name; bounds the requests for a blob before its
+source is known."""
 FIRST_LOOKS: Final = 8
-"""A source that has none of so many blobs is unlikely to have the next. An image has fewer layers that were changed
-than this, so a base image is not mistaken for a repository that has nothing of it."""
+"""A source that has none of so many blobs is unlikely to have the next. An image has fewer changed layers than this, so
+the repository of its base image is not mistaken for one that has none of it."""
 
 CheckKey = tuple[str, Digest]
 """A source repository, and a blob."""
@@ -31,7 +31,7 @@ CheckKey = tuple[str, Digest]
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class SourceCheck:
-    """A question that was asked, and who waits for its answer or has use of it."""
+    """A question that was asked, the blobs that wait for its answer, and the pushes that use it."""
 
     machine: SourceCheckMachine
     waiting: dict[BlobMachine, None] = attrs.field(factory=dict)
@@ -40,16 +40,16 @@ class SourceCheck:
 
 @attrs.define(eq=False, repr=False)
 class Tally:
-    """What a source was seen to have."""
+    """The answers of a source so far."""
 
     checks: int = 0
-    """Questions about it that are remembered."""
+    """The number of questions to it that are remembered."""
     lacked: int = 0
     may_have: int = 0
 
     @property
     def is_poor(self) -> bool:
-        """It lacked the first of its blobs, and all since."""
+        """True if it lacked its first blobs, and all since."""
         return not self.may_have and self.lacked >= FIRST_LOOKS
 
 
@@ -61,10 +61,10 @@ class SourceChecks:
     checks: dict[CheckKey, SourceCheck] = attrs.field(factory=dict)
     tallies: dict[str, Tally] = attrs.field(factory=dict)
     by_push: dict[int, dict[CheckKey, None]] = attrs.field(factory=dict)
-    """What each push under way has use of."""
+    """The questions that each push under way uses."""
 
     def begin(self, blob: BlobMachine) -> list[SourceCheckMachine]:
-        """A blob is to know where to be mounted from. Gives the machines to be started."""
+        """Ask the sources of a blob; gives the machines to be started."""
         first, *more = [s for s in self._in_order(blob.candidates) if s is not None and not s.foreign]
         poor = self._is_poor(first)
         fresh = []
@@ -109,7 +109,7 @@ class SourceChecks:
         return Details(sources=tuple(left), cleared=frozenset(cleared))
 
     def ended(self, machine: SourceCheckMachine) -> Iterable[BlobMachine]:
-        """A question is answered: which blobs waited for it."""
+        """Note the end of a question; gives the blobs that waited for it."""
         check = self.checks.get((machine.source, machine.digest))
         if check is None or check.machine is not machine:
             return ()
@@ -122,8 +122,8 @@ class SourceChecks:
         return waiting
 
     def spared(self, source: str) -> list[SourceCheck]:
-        """A source turns out to be a poor one: the questions to it that are not sent yet, and that blobs with other
-        sources can do without for now. They are forgotten, and to be stopped."""
+        """Forget the unsent questions to a source that has just turned out a poor one, where the blobs have other
+        sources; gives them, to be stopped."""
         tally = self.tallies.get(source)
         if tally is None or tally.may_have or tally.lacked != FIRST_LOOKS:
             return []
@@ -142,7 +142,7 @@ class SourceChecks:
         return any(s is not None and not s.foreign and not self._is_poor(s) for s in blob.candidates)
 
     def left(self, work: PushState) -> list[Machine]:
-        """A push is over: what nobody else waits for, and has to be stopped. What nobody has use of is forgotten."""
+        """Take out a push that is over, and the questions that no other uses; gives their machines, to be stopped."""
         stopped: list[Machine] = []
         for key in self.by_push.pop(work.id, ()):
             check = self.checks[key]
@@ -172,5 +172,5 @@ class SourceChecks:
         return tally is not None and tally.is_poor
 
     def _in_order(self, candidates: tuple[MountSource | None, ...]) -> list[MountSource | None]:
-        """As they are to be tried: the poor ones last, after them what names no source."""
+        """The candidates in the order to be tried: poor ones last, and after them the one that names no source."""
         return sorted(candidates, key=lambda source: 2 if source is None else self._is_poor(source))

@@ -1,6 +1,6 @@
-"""The upload sessions of what is pushed: opened, gone on with, and given back when nobody needs them.
+"""The upload sessions of blobs and streams: opened, resumed, and cancelled when they are not needed.
 
-A blob or stream may have several in turn, and a session outlives what it was for: what was opened and is not needed is
+A blob or stream may have several in turn, and a session may outlive it: one that was opened and is not needed is
 deleted, or left for a later process where a checkpoint is kept.
 """
 
@@ -30,9 +30,9 @@ _N: Final = members(Status)
 CANCELLING_STATES: Final = frozenset({UploadState.QUERYING_BEFORE_CANCEL, UploadState.CANCELLING})
 _GIVEN_UP: Final = frozenset({UploadState.ABANDONED, UploadState.LOST})
 _CLOSED: Final = frozenset({_O.DELETED, _O.GONE, _O.REJECTED})
-"""After these an upload session is not open any more. (What refuses a digest drops what it was given.)"""
+"""Outcomes after which an upload session is not open any more. (A registry that refuses a digest drops the session.)"""
 _ENDING: Final = CANCELLING_STATES | {UploadState.ABANDONED, UploadState.KEPT_OPEN}
-"""In these, an upload is over for its blob."""
+"""States in which an upload is over for its blob."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -43,21 +43,21 @@ class UploadSessions:
     config: Config
     scheduler: Scheduler
     pushes: PushRegistry
-    totals: ProgressReports
+    reports: ProgressReports
 
     def open(self, blob: BlobMachine) -> None:
-        """Open an upload session for a blob, or go on with the one it was given."""
+        """Open an upload session for a blob, or go on with the one it has."""
         upload = blob.upload = upload_for(blob, self.config, self.pushes.checkpoint.active)
         if blob.location:
-            facts = Details(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
+            details = Details(location=blob.location, chunk_min_bytes=blob.chunk_min_bytes)
             blob.location = ""
             self.scheduler.note_session(blob)
-            self.loop.move(upload, (_O.STARTED, facts))
+            self.loop.move(upload, (_O.STARTED, details))
         else:
             self.loop.enter_state(upload)
 
     def follow(self, upload: UploadMachine, outcome: Outcome) -> None:
-        """An upload session is further, or over."""
+        """Note an upload session's new state, for the checkpoint, the progress and its blob or stream."""
         kept = upload.blob is not None and self.pushes.checkpoint.follow(upload, outcome)
         if upload.state in _GIVEN_UP and upload.location and outcome not in _CLOSED and not kept:
             self.left_open(upload)
@@ -65,14 +65,14 @@ class UploadSessions:
             self.pushes.checkpoint.cancelled(upload.kept_at, outcome)
         owner = upload.owner
         if isinstance(owner, BlobMachine):
-            self.totals.moved(owner.node, upload.offset)
+            self.reports.moved(owner.node, upload.offset)
         elif isinstance(owner, StreamMachine) and isinstance(upload, StreamUpload):
-            owner.told = upload.told
-            self.totals.stream_moved(owner, upload.offset)
+            owner.stream_status = upload.stream_status
+            self.reports.stream_moved(owner, upload.offset)
         self._tell_owner(upload, outcome)
 
     def _tell_owner(self, upload: UploadMachine, outcome: Outcome) -> None:
-        """Tell a blob or stream how its upload session went, once."""
+        """Give a blob or stream the outcome of its upload session, once."""
         blob = upload.owner
         if not isinstance(blob, (BlobMachine, StreamMachine)):
             return
@@ -98,18 +98,18 @@ class UploadSessions:
         elif state in _ENDING:
             upload.owner = None
             if state in CANCELLING_STATES and (work := _work_of(blob)) is not None:
-                self.pushes.outlive(upload, work)
+                self.pushes.await_machine(upload, work)
             self._upload_failed(blob, upload)
 
     def _upload_failed(self, blob: BlobMachine | StreamMachine, upload: UploadMachine) -> None:
         error = upload.error or TransportError(f"{blob.describe()}: its upload sessions were lost")
         if isinstance(blob, StreamMachine) and upload.state is UploadState.LOST and not blob.may_restart:
-            error = unreplayable_error(blob.describe(), blob.told, error)
+            error = unreplayable_error(blob.describe(), blob.stream_status, error)
         blob.content_failed = upload.content_failed
         self.loop.then(self.loop.move, blob, (_O.FAILED, Details(error=error)))
 
     def resume(self, blob: BlobMachine, kept: Kept) -> None:
-        """Go on with a session that an earlier process left, unless it is about other content."""
+        """Go on with a session that an earlier process left, unless it has other content."""
         blob.location, blob.chunk_min_bytes = kept.location, kept.chunk_min_bytes
         if (kept.size, kept.identity) == (blob.size, blob.blob.identity):
             blob.kept_offset = kept.offset
@@ -121,7 +121,7 @@ class UploadSessions:
         self.cancel_upload(blob, unverified=True)
 
     def end_sessions(self, blob: BlobMachine) -> None:
-        """What a blob was given and did not need is given back; an earlier process's is left for a later one."""
+        """Cancel the session that a blob has and did not need; an earlier process's is left for a later one."""
         checkpoint, key = self.pushes.checkpoint, (blob.repository, blob.digest)
         if blob.kept_offset is not None and blob.state is not BlobState.PRESENT and checkpoint.active:
             checkpoint.leave(key)
@@ -130,13 +130,13 @@ class UploadSessions:
             self.cancel_upload(blob, unverified=blob.kept_offset is not None)
 
     def cancel_upload(self, blob: BlobMachine, unverified: bool = False) -> None:
-        """Delete a session that a blob was given, or (`unverified`) an earlier process was, and does not need."""
+        """Cancel a session that a blob has and does not need; `unverified`: an earlier process opened it."""
         upload = cancelling_upload(blob, unverified)
         blob.location = ""
         self.scheduler.note_session(blob)
         waiting = _work_of(blob)
         if waiting is not None:
-            self.pushes.outlive(upload, waiting)
+            self.pushes.await_machine(upload, waiting)
         if blob.expired:
             self.quit_upload(upload)
             return
@@ -144,17 +144,17 @@ class UploadSessions:
         self.scheduler.enqueue(upload)
 
     def quit_upload(self, upload: UploadMachine) -> None:
-        """There is no time to give a session back."""
+        """End an upload session's machine that has no time left to cancel it."""
         self.loop.then(self.loop.move, upload, (_O.GAVE_UP, None))
 
-    def lost_opening(self, machine: Machine, facts: Details | None) -> None:
-        """A request that may have opened an upload session was not answered: nobody knows where that is."""
-        starting = machine.state is UploadState.STARTING and not (facts is not None and facts.cut)
-        if starting or (machine.expired and machine.may_open(self.scheduler.knowledge)):
+    def lost_opening(self, machine: Machine, details: Details | None) -> None:
+        """Note a request without an answer that may have opened an upload session, whose URL nobody knows."""
+        starting = machine.state is UploadState.STARTING and not (details is not None and details.cut)
+        if starting or (machine.expired and machine.may_open(self.scheduler.capabilities)):
             self.left_open(machine)
 
     def left_open(self, machine: Machine) -> None:
-        """An upload session stays open, or may."""
+        """Count an upload session that stays open, or may."""
         work = _work_of(machine)
         if work is not None:
             work.left_open += 1
@@ -162,15 +162,15 @@ class UploadSessions:
                 work.error = machine.error
 
 
-def doubted(machine: Machine, outcome: Outcome) -> Outcome:
-    """What an earlier process left and is denied (a 401 that asks for nothing we have) is not known to be an upload
-    session, so it is let go of, and not deleted."""
+def outcome_if_unverified(machine: Machine, outcome: Outcome) -> Outcome:
+    """The outcome for an earlier process's session, unconfirmed, that is refused for want of authorization: GONE, so
+    that it is not deleted, for nothing says that it is an upload session."""
     patches = isinstance(machine, UploadMachine) and machine.unverified and machine.state is UploadState.PATCHING
     return _O.GONE if patches and outcome is _O.REFUSED else outcome
 
 
 def _work_of(machine: Machine) -> PushState | None:
-    """The push that a machine is at work for, one of them if they are several."""
+    """The push that a machine is at work for, or one of several."""
     if machine.ends_for is not None:
         work: PushState = machine.ends_for
         return work

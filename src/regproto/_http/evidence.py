@@ -1,4 +1,4 @@
-"""What shows that a host is a registry, and that content is there.
+"""Evidence that a host is a registry, and that content is there.
 
 A status alone proves nothing: a sign-in page, a captive portal or a WebDAV host answers 200 or 201 to everything. An
 origin is proven once an answer of it carries what only registries send; until then a success is a claim, and is asked
@@ -31,7 +31,7 @@ _DIGEST: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")  
 _RANGE_OF: Final = re.compile(r"bytes (?:0-0|\*)/([0-9]{1,19})", re.IGNORECASE)
 _PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _SAID_BY_PROXIES: Final = TRANSIENT | {401}
-"""What may be said before a registry is reached: no sign that there is none behind."""
+"""Statuses that a proxy may answer: no sign that there is no registry behind it."""
 
 
 # --- the host -----------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def _media_type(response: Response) -> str:
 
 
 def _is_as_long(response: Response, size: int) -> bool:
-    """Whether the content it is about has this size; of nothing, that says nothing."""
+    """Whether an answer says that its content has this size; a size of 0 is no evidence."""
     return parse_length(get(response.headers, "content-length")) == size
 
 
@@ -108,8 +108,8 @@ def holds_blob(response: Response, digest: Digest, size: int) -> bool:
     status = response.status
     if status == 200:
         return shows_blob(response, digest, size) or holds(response, digest)
-    told = _RANGE_OF.fullmatch((get(response.headers, "content-range") or "").strip())
-    whole = told is not None and int(told[1]) == size
+    size_match = _RANGE_OF.fullmatch((get(response.headers, "content-range") or "").strip())
+    whole = size_match is not None and int(size_match[1]) == size
     return whole and status == (206 if size else 416)
 
 

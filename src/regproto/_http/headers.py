@@ -60,7 +60,7 @@ def get_all(headers: Headers, name_lower: str) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class Acknowledged:
-    """What a registry says it holds of an upload."""
+    """The part of an upload that a registry says it holds."""
 
     offset: int
     """Bytes it surely holds: where to go on from."""

@@ -1,4 +1,4 @@
-"""Where a registry may lead us: origins and upload URLs that are refused.
+"""Origins and upload URLs that a registry may not lead us to.
 
 The rules against requests that a registry forges through us, and against our authorization reaching what is no upload.
 """
@@ -19,11 +19,11 @@ _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LOOPBACK_NAMES: Final = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"}
 )
-"""What systems call themselves in their hosts files."""
+"""Names of the machine itself in common systems' hosts files."""
 
 
 def check_origin(base: str, url: str, trust: Callable[[str], bool] | None) -> None:
-    """Whether a registry at `base` may send us to `url` (a Location, a redirect, a token realm).
+    """Check that a registry at `base` may send us to `url` (a Location, a redirect, a token realm).
 
     On another host, what only this machine or its network can reach is refused, so that a registry can't use us to
     reach it: address literals that are not global, in any spelling, and `localhost` names. (What other names resolve
@@ -66,8 +66,8 @@ def _is_internal(host: str) -> bool:
 
 
 def check_upload_url(base: str, repository: str, url: str, *, kept: bool = False) -> None:
-    """Whether a whole, resolved URL can be an upload session of a repository's: to whatever else the registry has we
-    would write, and delete it, with our authorization. At other origins it can be anything.
+    """Check that a whole, resolved URL can be an upload session of a repository: anything else of the registry we would
+    write to, and delete, with our authorization. At other origins it can be anything.
 
     A path counts for whatever any server on the way may make of it: escapes and dots are taken as what they stand
     for, until there are none.

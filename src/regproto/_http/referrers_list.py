@@ -32,7 +32,7 @@ from regproto._model.messages import Headers, Response
 from regproto._model.plan import Manifest
 
 ACCEPT_ANY: Final[Headers] = (("Accept", f"{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_LIST}, {DOCKER_MANIFEST}, */*;q=0.1"),)
-"""Whatever is there is wanted: a registry that hides what Accept does not name would make us overwrite it."""
+"""Every media type is wanted: a registry that hides what Accept does not name would make us overwrite it."""
 ACCEPT_INDEX: Final[Headers] = (("Accept", OCI_INDEX),)
 
 _ALGORITHM_MAX: Final = 32
@@ -76,7 +76,7 @@ class Listing:
 
 
 NESTING_MAX: Final = 100
-"""Levels of a list that is read: what is read has to be written again, and the depth that can be is not the same."""
+"""Levels of nesting in a list that is read: it has to be written again, and the depth that can be is another."""
 ABSENT: Final = Listing(identity="")
 """There is no list yet."""
 
@@ -90,9 +90,11 @@ def read_listing(response: Response) -> Listing:
     if response.truncated:
         raise ContentError(f"it has more than {MANIFEST_MAX_BYTES} bytes")
     raw = parse_json_object(response.body, "it")
-    own, told = raw.get("mediaType", OCI_INDEX), _content_type(response)
-    if own != OCI_INDEX or told not in (OCI_INDEX, ""):
-        raise ContentError(f"it is {printable(str(told if own == OCI_INDEX else own), 150)}, not an OCI image index")
+    own, media_type = raw.get("mediaType", OCI_INDEX), _content_type(response)
+    if own != OCI_INDEX or media_type not in (OCI_INDEX, ""):
+        raise ContentError(
+            f"it is {printable(str(media_type if own == OCI_INDEX else own), 150)}, not an OCI image index"
+        )
     entries = raw.pop("manifests", False)
     entries = [] if entries is None else entries  # so do clients that had nothing to list
     if raw.get("schemaVersion") != 2 or not isinstance(entries, list):
@@ -145,7 +147,7 @@ def next_link(headers: Headers) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether an entry's digest can stand in a URL; what can't is carried along, and never asked for."""
+    """Whether an entry's digest can stand in a URL; an entry whose digest can't is carried along, never asked for."""
     try:
         Digest(text)
     except InvalidReferenceError:
@@ -214,6 +216,6 @@ def merged(listing: Listing, additions: Iterable[Mapping[str, Any]], left_out: f
 
 
 NO_API: Final = frozenset({400, 404, 405, 406, 501})
-"""What registries without the referrers API were seen to answer a GET of it with."""
+"""Statuses that registries without the referrers API were seen to answer a GET of it with."""
 PAGES_MAX: Final = 1_000
 """Pages of one list that are read: registries send 100 entries or more on each."""

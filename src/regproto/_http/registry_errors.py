@@ -1,4 +1,4 @@
-"""What answers have in common, whoever asked: which are worth another try, and errors made of them.
+"""Errors made of refusals and of missing answers, with what to do about them; the registry's own errors as data.
 
 Source: distribution-spec "Error codes".
 """
@@ -27,7 +27,7 @@ ERRORS_SHOWN_MAX: Final = 5
 
 _HINTS: Final = {
     "DENIED": "check that this account may push to the repository",
-    "UNAUTHORIZED": "log in to the registry, or give --username and --password-stdin",
+    "UNAUTHORIZED": "log in to the registry, or give a user name and a password",
     "NAME_UNKNOWN": "the repository may have to be created first, or its name is wrong",
     "NAME_INVALID": "the registry does not take this repository name",
     "DIGEST_INVALID": "the content sent does not match its digest: check the source",

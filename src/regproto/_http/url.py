@@ -32,15 +32,15 @@ _SITE: Final = re.compile(
     re.IGNORECASE | re.ASCII,  # else a long s and the Kelvin sign count as letters
 )
 _ENDPOINT: Final = re.compile(r"/(?:manifests|blobs|tags|referrers)/", re.IGNORECASE)
-"""What the distribution-spec's paths below /v2/<name> begin with. Once more behind that of an upload: then the first is
-part of a repository's name, as in `team/app/blobs/uploads/x`."""
+"""The first segment of the distribution-spec's paths below /v2/<name>. A second one behind that of an upload means that
+the first is part of a repository's name, as in `team/app/blobs/uploads/x`."""
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]+")
 _USERINFO: Final = re.compile(r"^((?:[^:/?#@]+:)?//)?[^/?#]*@")
 
 
 class NamedElsewhere(str):
-    """A URL that another origin than the registry's own named: what is asked for there gets none of our authorization,
-    also where it is the registry's."""
+    """A URL that another origin than the registry's own named: a request to it gets none of our authorization, even if
+    it leads to the registry."""
 
     __slots__ = ()
 
@@ -102,7 +102,7 @@ def base_url(text: str) -> str:
 
 
 def resolve(request_url: str, location: str) -> str:
-    """Where a Location (or realm) in the answer to a request for `request_url` leads (RFC 3986, section 5.2).
+    """The URL that a Location (or realm) in the answer to a request for `request_url` names (RFC 3986, section 5.2).
 
     Path and query stay as they are, but for `.` and `..` segments of the path; a fragment is dropped. The
     origin is well formed but not judged: see `check_origin`.
@@ -177,22 +177,22 @@ def with_query(url: str, key: str, value: str) -> str:
 
 
 def blob_url(base: str, repository: str, digest: Digest) -> str:
-    """Where a blob is."""
+    """The URL of a blob."""
     return f"{base}/v2/{repository}/blobs/{digest}"
 
 
 def uploads_url(base: str, repository: str) -> str:
-    """Where an upload session is started."""
+    """The URL that starts an upload session."""
     return f"{base}/v2/{repository}/blobs/uploads/"
 
 
 def manifest_url(base: str, repository: str, reference: str) -> str:
-    """Where a manifest is, by tag or digest."""
+    """The URL of a manifest, by tag or digest."""
     return f"{base}/v2/{repository}/manifests/{reference}"
 
 
 def referrers_url(base: str, repository: str, digest: Digest) -> str:
-    """Where the list of what refers to a manifest is."""
+    """The URL of a manifest's referrers list."""
     return f"{base}/v2/{repository}/referrers/{digest}"
 
 

@@ -1,1 +1,1 @@
-"""The machines: each one thing with a life on the wire, its table, and all that changes its state."""
+"""The machines: each one thing with a life at the registry, its table, and all that changes its state."""

@@ -1,17 +1,21 @@
-"""What every small machine has in common.
+"""The base of every machine: outcomes, requests, details, the registry's capabilities, and `advance`.
 
-A machine is one thing with a life on the wire. It answers three questions and keeps one table:
+A machine is one thing with a life at the registry (a blob, an upload session, a token), a table, and these methods:
 
-    classify(answer)  -> (Outcome, Facts | None)   what this answer means here; all status-code knowledge lives there,
-                                                   but for what proves that a registry answers (`_evidence`)
-    TABLE[state][outcome] -> state                 the whole legality table
-    request()         -> Request                   what to ask now
+    TABLE[state][outcome] -> state            every legal transition
+    request() -> Request                      the request of the present state; pure, it may be made and never sent
+    note_sent(request)                        keep what a request that is handed out claims (an end offset, a body)
+    classify(response, url, proven)           the verdict for an answer, (Outcome, Details | None); pure
+    decide(capabilities, config) -> Outcome   the choice in a state that DECIDES
+    update(outcome, details)                  keep what an outcome brings, before the state changes
+
+All knowledge of statuses is in `classify`, but for evidence that a registry answers (`evidence.py`).
 
 A state is of one of four kinds: it ASKS (a request is due), it DECIDES (the next outcome follows from what is
 known, without asking), it ENDS, or else it waits for another machine. `advance` is the one place where a state is
-left; a transition that is not in a table is our own mistake and fails loudly.
+set; a transition that is not in the table is our own mistake and fails loudly.
 
-A machine never knows about tokens, other machines, time or attempts: those are the session's.
+A machine knows nothing of tokens, other machines, time or attempts: those are the engine's.
 """
 
 from __future__ import annotations
@@ -34,16 +38,16 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 def members(kind: type[E]) -> type[E]:
-    """The members of an enum on a plain class, to name them by.
+    """A plain class with the members of an enum as attributes.
 
-    A step names some forty members, and CPython 3.11 takes five times as long to find one on the enum class, where the
-    metaclass has a say.
+    A step looks up some forty members, and CPython 3.11 takes five times as long to find one on the enum class itself,
+    because of its metaclass.
     """
     return cast("type[E]", type(kind.__name__, (), dict(kind.__members__)))
 
 
 class Outcome(enum.Enum):
-    """What an answer, a decision or an event means to a machine; each table uses some of them."""
+    """The meaning of an answer, a decision or an event to a machine; each table uses some of them."""
 
     # What an answer says.
     PRESENT = "present"
@@ -117,8 +121,8 @@ FAULTS = DELAYED | {_O.OUT_OF_ORDER, _O.NOT_YET}
 
 
 NO_PROGRESS = FAULTS | {_O.CHALLENGED, _O.GAVE_UP, _O.ABSENT, _O.INCONCLUSIVE}
-"""Outcomes that bring nothing forward, so the count of faults stands: a tag that is put, lost and not found again and
-again comes to an end."""
+"""Outcomes that are no progress, so the count of faults stands: a tag that is put, lost and not found, again and again,
+comes to an end."""
 
 
 class State(enum.Enum):
@@ -149,24 +153,24 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Details:
-    """What an answer says beside its outcome."""
+    """The details of an answer beside its outcome."""
 
     error: RegprotoError | None = None
     location: str = attrs.field(default="", repr=False)
     """The newest URL of an upload session, resolved and checked."""
     offset: int | None = None
-    """How many bytes of the blob the registry has."""
+    """The number of bytes of the blob that the registry has."""
     chunk_min_bytes: int = 0
     chunk_bytes: int | None = None
-    """With Outcome.TOO_LARGE: what to try instead."""
+    """With Outcome.TOO_LARGE: the size to try instead."""
     single_post: bool | None = None
     """The registry was learned to take (or not) a blob in a single POST."""
     chunked: bool | None = None
     """False: the registry was learned to take no body without a length."""
     cut: bool = False
-    """With _O.LOST: the request was not sent whole, so it can't have taken effect."""
+    """With Outcome.LOST: the request was not sent whole, so it can't have taken effect."""
     late: bool = False
-    """With _O.NOT_SENT: `Request.not_after` had passed, so it says nothing about the registry."""
+    """With Outcome.NOT_SENT: `Request.not_after` had passed, so it says nothing about the registry."""
     token: str = attrs.field(default="", repr=False)
     lifetime_s: float = 0.0
     tag_params: bool | None = None
@@ -174,13 +178,13 @@ class Details:
     tags: tuple[str, ...] = ()
     """The tags it put."""
     missing: tuple[Digest, ...] = ()
-    """What the registry says it does not have; empty with Outcome.MISSING: it does not say what."""
+    """The digests that the registry says it does not have; empty with Outcome.MISSING: it names none."""
     subject_handled: bool = False
     """The registry put a manifest into its subject's list itself."""
     listing: Listing | None = None
     """A referrers list, or a page of one."""
     found: Descriptor | None = None
-    """What a reference is on."""
+    """The manifest that a reference points to."""
     referrers_api: bool | None = None
     """The registry was learned to have (or not) a referrers API."""
     conditional_put: bool | None = None
@@ -188,7 +192,7 @@ class Details:
     sources: tuple[MountSource | None, ...] = ()
     """The mount sources that are left, in the order they are to be tried in."""
     cleared: frozenset[str] = frozenset()
-    """Of those, the ones that were asked and not ruled out."""
+    """The repositories among `sources` that were asked and not ruled out."""
 
 
 Verdict: TypeAlias = tuple[Outcome, Details | None]
@@ -196,7 +200,7 @@ Verdict: TypeAlias = tuple[Outcome, Details | None]
 
 @attrs.define(kw_only=True)
 class RegistryCapabilities:
-    """What was learned of the registry: once, not once a push."""
+    """The capabilities learned of the registry: once, not once a push."""
 
     single_post: bool | None = None
     tag_params: bool | None = None
@@ -205,18 +209,18 @@ class RegistryCapabilities:
     chunked: bool | None = None
     """False: bodies need a length."""
 
-    def learn(self, facts: Details) -> None:
+    def learn(self, details: Details) -> None:
         """Keep what an answer says of the registry as such."""
-        if facts.single_post is not None:
-            self.single_post = facts.single_post
-        if facts.tag_params is not None:
-            self.tag_params = facts.tag_params
-        if facts.referrers_api is not None:
-            self.referrers_api = facts.referrers_api
-        if facts.conditional_put is not None:
-            self.conditional_put = facts.conditional_put
-        if facts.chunked is not None:
-            self.chunked = facts.chunked
+        if details.single_post is not None:
+            self.single_post = details.single_post
+        if details.tag_params is not None:
+            self.tag_params = details.tag_params
+        if details.referrers_api is not None:
+            self.referrers_api = details.referrers_api
+        if details.conditional_put is not None:
+            self.conditional_put = details.conditional_put
+        if details.chunked is not None:
+            self.chunked = details.chunked
 
 
 class QueueState(enum.Enum):
@@ -232,7 +236,7 @@ class QueueState(enum.Enum):
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class Machine:
-    """The fields the session keeps on every machine, and the questions it asks of it."""
+    """The fields the engine keeps on every machine, and the methods it calls."""
 
     NAME: ClassVar[str]
     TABLE: ClassVar[Table]
@@ -250,45 +254,45 @@ class Machine:
     lane: int = 0
     """The push in whose turn it is sent; 0 for tokens."""
     node: Any = None
-    """Its place among what depends on what (`_work.Node`), if it has one."""
+    """The node (`push_state.Node`) it brings about, or the push it is at work for; None: neither."""
     ends_for: Any = None
-    """The push (`_work.PushState`) that is over but for the end of this."""
+    """The push (`push_state.PushState`) that is over but for the end of this."""
     exchange: Any = None
-    """What it has in flight (`_scheduler.Exchange`)."""
+    """The exchange (`scheduler.Exchange`) it has in flight."""
     place: QueueState = QueueState.IDLE
     due: float = 0.0
-    """When DELAYED: until when."""
+    """The end of its wait, when DELAYED."""
     begun_at: float = 0.0
     """When the exchange that was answered last was handed out..."""
     answered_at: float = 0.0
     """...and answered."""
     connected: bool = False
-    """A connection had to be made for that exchange."""
+    """A new connection had to be made for that exchange."""
     faults: int = 0
-    """Faults since the last answer that brought it forward."""
+    """Faults since the last progress."""
     challenges: int = 0
     """401s in a row that were sent with a token."""
     unauthorized: bool = False
-    """A request without a token was answered 401; the next such is a refusal."""
+    """A request without a token was answered 401; the next such answer is a refusal."""
     stale_connection: bool = False
-    """Since it was brought forward a try met a kept-alive connection that closed; the next such counts as a fault."""
+    """A try since the last progress met a kept-alive connection that closed; the next such counts as a fault."""
     delay_s: float = 0.0
     """How long the next request is to wait."""
     redirect: tuple[Request, str, int, bool] | None = None
-    """A request to be made at another URL instead of a new one, how many redirects led there, and whether any of them
-    from one origin to another."""
+    """The request to be repeated at another URL instead of a new one, that URL, the number of redirects that led there,
+    and whether any of them led from one origin to another."""
     content_failed: bool = False
-    """What failed is our own content, not the registry."""
+    """Our own content failed, not the registry."""
     cancel_pending: bool = False
-    """To be dropped as soon as the exchange in flight is answered."""
+    """It is to be dropped as soon as the exchange in flight is answered."""
     expired: bool = False
-    """There is no time left to end in good order: nothing more is asked."""
+    """No time is left to end in good order: no request is made any more."""
     prolonged: bool = False
-    """Its time to end began later than its push's, because it waited for a place."""
+    """Its time to end was extended once, because it had waited for a place."""
 
     @property
     def url_base(self) -> str:
-        """A URL at the origin the next request goes to."""
+        """A URL at the origin of the next request."""
         return self.base
 
     @property
@@ -303,29 +307,29 @@ class Machine:
 
     @property
     def holds_session(self) -> bool:
-        """An upload session that it opened is open, and its own to end."""
+        """True while it has an open upload session that it has to end."""
         return False
 
     @property
-    def gives_back(self) -> bool:
-        """The next request is one of those that end such a session without using it."""
+    def cancels_upload(self) -> bool:
+        """True if the next request serves to cancel such a session."""
         return False
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
-        """True if the next request, or the one in flight, may open an upload session that only its answer tells of."""
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
+        """True if the next request, or the one in flight, may open an upload session whose URL only its answer has."""
         return False
 
     def max_faults(self, config: Config) -> int:
-        """How many faults in a row are borne in this state."""
+        """The number of faults in a row that are tolerated in this state."""
         return config.attempts - 1
 
     def classify(self, response: Response, url: str, proven: bool) -> Verdict:
-        """What this answer means here.
+        """The verdict for this answer. Pure.
 
         Args:
             response: the answer.
             url: the request's, for resolving a Location.
-            proven: it is a registry that answers there (`_evidence`).
+            proven: it is a registry that answers there (`evidence.py`).
         """
         raise NotImplementedError
 
@@ -336,33 +340,33 @@ class Machine:
     def note_sent(self, request: Request) -> None:
         """Keep what a request that is handed out claims."""
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        """Where to go from a state that DECIDES."""
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        """The next outcome in a state that DECIDES."""
         raise NotImplementedError
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        """Whether an outcome brings it forward."""
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        """Whether an outcome is progress."""
         return outcome not in NO_PROGRESS
 
-    def set_back(self) -> None:
-        """It was brought forward: what was counted is forgotten, and one closed connection is forgiven again.
+    def reset_faults(self) -> None:
+        """Reset the counts of faults after progress, and forgive one closed connection again.
 
         Nothing else does this, so that no loop of requests is endless.
         """
         self.faults = self.challenges = 0
         self.stale_connection = self.unauthorized = False
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        """Keep what an answer said."""
-        if self.is_progress(outcome, facts):
-            self.set_back()
-        if facts is not None and facts.error is not None:
-            self.error = facts.error
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        """Keep what an outcome brings; the state is still the one it came in."""
+        if self.is_progress(outcome, details):
+            self.reset_faults()
+        if details is not None and details.error is not None:
+            self.error = details.error
         if outcome is _O.CONTENT:
             self.content_failed = True
 
     def describe(self) -> str:
-        """This in a few words, for errors and notices."""
+        """The machine in a few words, for errors and notices."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -375,13 +379,13 @@ Edge: TypeAlias = tuple[str, State, Outcome]
 def advance(
     machine: Machine,
     outcome: Outcome,
-    facts: Details | None,
-    knowledge: RegistryCapabilities,
+    details: Details | None,
+    capabilities: RegistryCapabilities,
     config: Config,
     journal: list[Edge] | None = None,
 ) -> None:
     """Take one outcome, and then every decision that needs no further answer."""
-    machine.update(outcome, facts)
+    machine.update(outcome, details)
     machine.redirect = None
     while True:
         state = machine.state
@@ -393,4 +397,4 @@ def advance(
             raise AssertionError(f"no transition: {machine.NAME} {state.value} --{outcome.value}-->") from None
         if machine.state not in machine.DECIDES:
             return
-        outcome = machine.decide(knowledge, config)
+        outcome = machine.decide(capabilities, config)

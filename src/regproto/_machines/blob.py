@@ -1,10 +1,11 @@
 """The life of a blob: is it there, can it be mounted, does one POST do, or does it need an upload session?
 
-It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (HEAD) before it
-repeats anything after an answer that was lost. Where it may be mounted from several repositories, it waits until these
-were asked (`_source_check`). While the same content is on its way into a repository that it may be
-mounted from, it waits for that. The upload session is a machine of its own (`_upload`): one blob may
-own several in turn.
+It chooses the cheapest way that is still open, falls back when a registry refuses one, and looks (CONFIRMING, a HEAD)
+before it repeats anything after an answer that was lost. A success without evidence is confirmed in the same way; where
+the HEAD does not say enough, the blob's first byte is read (PROVING). Where it may be mounted from several
+repositories, it waits until these were asked (AWAITING_SOURCES; `source_check.py` has the questions). While the same
+content is on its way into a repository that it may be mounted from, it waits for that (WAITING). The upload session is
+a machine of its own (`upload.py`): one blob may own several in turn.
 
 Source: distribution-spec "Checking if content exists", "Single POST", "Mounting a blob from another repository".
 """
@@ -49,7 +50,7 @@ from regproto._model.plan import Blob, MountSource
 
 
 class BlobState(State):
-    """Where a blob is."""
+    """The states of a blob."""
 
     WAITING = "waiting"
     CHOOSING = "choosing"
@@ -168,7 +169,7 @@ TABLE: Final[Table] = {
 }
 
 SINGLE_POST_REFUSALS: Final = frozenset({400, 404, 405, 411, 413, 416, 501})
-"""What registries that do not know the single POST were seen to answer it with."""
+"""Statuses with which registries that do not know the single POST were seen to answer it."""
 
 _TAKES_POST: Final = Details(single_post=True)
 
@@ -191,23 +192,22 @@ class BlobMachine(Machine):
     candidates: tuple[MountSource | None, ...] = ()
     """Mount sources not tried yet; None asks for a mount without naming one."""
     checks: bool = attrs.field(init=False)
-    """There are several sources that can be asked whether they have it, and they are, before it is mounted."""
+    """Several of its sources can be asked whether they have it, and are, before it is mounted."""
     cleared: frozenset[str] = frozenset()
     """Of those, the ones that were asked and not ruled out."""
     looked: bool = False
     may_post: bool = True
     location: str = ""
-    """The upload session a refused mount or POST left us with, or an earlier process; handed on to the upload, or
-    given back."""
+    """An upload session from a refused mount or POST, or an earlier process; handed on to the upload, or cancelled."""
     kept_offset: int | None = None
-    """It is an earlier process's session, and this much of the blob was in it."""
+    """The part of the blob in an earlier process's session; None: the session at `location` is not an earlier one's."""
     mounted_from: str = ""
     how: Status = Status.EXISTING
-    """Once it is there: how it came to be."""
+    """How it came to be there, once it is."""
     chunk_min_bytes: int = 0
-    """That session's smallest chunk."""
+    """The smallest chunk of the session at `location`."""
     chunk_bytes: int | None = None
-    """What an earlier session learned to be small enough."""
+    """The size of a body that an earlier session learned to be small enough."""
     sessions_lost: int = 0
     rejections: int = 0
     """How often what was sent was refused as not matching the digest."""
@@ -232,9 +232,9 @@ class BlobMachine(Machine):
     def holds_session(self) -> bool:
         return bool(self.location) and self.kept_offset is None
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
         # Not known yet: whether a single POST is taken. Then its body is small, too.
-        return self.state is _S.MOUNTING or (self.state is _S.POSTING and not knowledge.single_post)
+        return self.state is _S.MOUNTING or (self.state is _S.POSTING and not capabilities.single_post)
 
     @property
     def has_content(self) -> bool:
@@ -248,7 +248,7 @@ class BlobMachine(Machine):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What the push says of it."""
+        """The descriptor in the plan."""
         return self.blob.descriptor
 
     def describe(self) -> str:
@@ -257,8 +257,8 @@ class BlobMachine(Machine):
     def max_faults(self, config: Config) -> int:
         return min(SHORT_CUT_FAULTS_MAX, config.attempts - 1) if self.state is _S.MOUNTING else config.attempts - 1
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        takes_post = knowledge.single_post
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        takes_post = capabilities.single_post
         if not self.looked:
             small = self.size <= config.small_blob_bytes and takes_post is not False
             # An empty blob costs nothing to send; with a mount source at hand the HEAD may save the mount's session.
@@ -338,14 +338,14 @@ class BlobMachine(Machine):
             return _O.REJECTED, Details(single_post=None if about_content else False)
         return refused(self.describe(), "POST", url, response)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         state = self.state
         if state is _S.WAITING or state is _S.CHOOSING:
             return
         if state is _S.AWAITING_SOURCES:
-            if facts is not None:
-                self.candidates, self.cleared = facts.sources, facts.cleared
+            if details is not None:
+                self.candidates, self.cleared = details.sources, details.cleared
             return
         if state is _S.MOUNTING:
             self._update_mount(outcome)
@@ -358,9 +358,9 @@ class BlobMachine(Machine):
             self.how, self.mounted_from = _N.UPLOADED, ""
         else:
             self.looked = True
-        if facts is not None and facts.location:
-            self.location, self.kept_offset = facts.location, None
-            self.chunk_min_bytes = facts.chunk_min_bytes
+        if details is not None and details.location:
+            self.location, self.kept_offset = details.location, None
+            self.chunk_min_bytes = details.chunk_min_bytes
 
     def _update_mount(self, outcome: Outcome) -> None:
         if outcome in (_O.CREATED, _O.INCONCLUSIVE):

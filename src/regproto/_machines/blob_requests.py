@@ -26,11 +26,11 @@ _O: Final = members(Outcome)
 
 CONTENT_CODES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 SHORT_CUT_FAULTS_MAX: Final = 1
-"""A mount, and what is asked before one, is a short cut: tried again once, then the blob goes the plain way."""
+"""A mount, and a question before one, is a short cut: tried again once, then the blob goes the plain way."""
 OCTETS: Final[Headers] = (("Content-Type", "application/octet-stream"),)
 START_HEADERS: Final[Headers] = (("Content-Type", "application/json"),)
 FIRST_BYTE: Final[Headers] = (("Range", "bytes=0-0"),)
-"""Asks for the least that a blob can be proven by: the answer says its size."""
+"""A request for the least that proves a blob: the answer says its size."""
 
 
 def blob_body(blob: Blob, offset: int, size: int) -> Body:
@@ -44,7 +44,7 @@ def blob_body(blob: Blob, offset: int, size: int) -> Body:
 
 
 def look_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
-    """What the answer to a HEAD of a blob means. INCONCLUSIVE: it does not say, but a GET may."""
+    """The verdict for an answer to a HEAD of a blob. INCONCLUSIVE: it does not say, but a GET may."""
     status = response.status
     if status == 200:
         wrong = wrong_digest(machine, "HEAD", url, response, digest)
@@ -56,7 +56,7 @@ def look_verdict(machine: Machine, response: Response, url: str, digest: Digest,
 
 
 def proof_verdict(machine: Machine, response: Response, url: str, digest: Digest, size: int) -> Verdict:
-    """What the answer to a GET of a blob's first byte means."""
+    """The verdict for an answer to a GET of a blob's first byte."""
     status = response.status
     if status == 401 or status in TRANSIENT:
         return refused(machine.describe(), "GET", url, response)

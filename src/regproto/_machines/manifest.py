@@ -1,16 +1,17 @@
-"""The life of a manifest under one reference: there already, or put once everything it names is there.
+"""The life of a manifest under one reference: there already, or put once everything it stands on is there.
 
 One machine is one (manifest, reference): a child of an index has its digest as reference, a root one machine for
 each of its tags. They share a node, so what the manifest names is pushed once. A PUT by digest can be repeated; a
 PUT by tag cannot be told from somebody else's, so after a lost answer, or a refusal that an immutable tag explains,
-the tag is looked at first.
+the tag is looked at first (CONFIRMING).
 
 A success that does not say what was put, where nothing has shown that a registry answers, is a claim: the manifest is
-looked at, read if need be, and put again for as long as it is not there.
+looked at (CHECKING_BLOB), read if need be (PROVING), and put again for as long as it is not there.
 
-Several tags may share one PUT by digest (`?tag=a&tag=b`): the machine of the first brings the others along. A
+Several tags may share one PUT by digest (`?tag=a&tag=b`, PUTTING_WITH_TAGS): the first tag's machine has the others. A
 registry that can do this answers with the tags it put (`OCI-Tag`); any other has put the manifest by digest, and
-then each tag is put alone.
+then each tag is put alone (TAGGING). Where the registry lacks what it was found to have (MISSING), that is pushed
+again, once.
 
 Source: distribution-spec "Pushing Manifests", end-7b for tags as parameters; oras-go issue 1212 for manifests refused
 after their blobs were found.
@@ -46,7 +47,7 @@ from regproto._model.plan import Manifest, PushPlan
 
 
 class ManifestState(State):
-    """Where a manifest is, under one reference."""
+    """The states of a manifest under one reference."""
 
     CHECKING = "checking"
     WAITING = "waiting"
@@ -173,9 +174,9 @@ TABLE: Final[Table] = {
 
 _PUTS: Final = frozenset({_S.PUTTING, _S.TAGGING, _S.PUTTING_WITH_TAGS})
 _TAG_REFUSALS: Final = frozenset({400, 403, 409, 412})
-"""How registries refuse to move an immutable tag."""
+"""Statuses with which registries refuse to move an immutable tag."""
 _SHARING_REFUSALS: Final = frozenset({400, 404, 405, 414, 431, 501})
-"""How registries may refuse tags as parameters, or so many of them."""
+"""Statuses with which registries may refuse tags as parameters, or so many of them."""
 TAGS_MAX: Final = 10
 """Tags in one request: what a registry that takes tags as parameters should at least take (distribution-spec)."""
 
@@ -199,15 +200,15 @@ class ManifestMachine(Machine):
     share: bool = False
     """Put by digest, with this tag as a parameter, where the registry can do that."""
     also: tuple[str, ...] = ()
-    """Further tags of the push in whose turn this is sent, to be put with the same request."""
-    redone: bool = False
-    """What the registry did not have was pushed anew once."""
-    taken: bool = False
-    """It had said before that it has that, so that it may be there in a while."""
+    """Further tags of the same push, to be put with the same request."""
+    repushed: bool = False
+    """The content that the registry did not have was pushed again, once."""
+    may_appear: bool = False
+    """The registry had acknowledged that content before, so it may yet appear."""
     how: Status = Status.EXISTING
-    """Once it is there: how it came to be."""
+    """How it came to be there, once it is."""
     refused: bool = False
-    """The tag was refused in a way that immutability would explain."""
+    """The tag was refused in a way that an immutable tag would explain."""
     subject_handled: bool = False
     """The registry said that it put this into its subject's list itself (OCI-Subject)."""
 
@@ -218,7 +219,7 @@ class ManifestMachine(Machine):
 
     @property
     def descriptor(self) -> Descriptor:
-        """What the push says of it."""
+        """The descriptor in the plan."""
         return self.manifest.descriptor
 
     @property
@@ -275,7 +276,7 @@ class ManifestMachine(Machine):
         return _O.ABSENT, None
 
     def _not_put(self, method: str, url: str) -> Verdict:
-        """What was said to be put is not there: it may come, or be put by the next try."""
+        """The verdict for a manifest that is not there after its PUT: it may come, or be put by the next try."""
         text = "said to have put it, the registry has not got it"
         return _O.UNSURE, broken(self.describe(), method, url, text)[1]
 
@@ -294,55 +295,55 @@ class ManifestMachine(Machine):
     def _classify_put(self, response: Response, url: str, proven: bool) -> Verdict:
         status = response.status
         if 200 <= status < 300:
-            outcome, facts = claimed(self, "PUT", url, response, self.digest, proven)
+            outcome, details = claimed(self, "PUT", url, response, self.digest, proven)
             if outcome is _O.BROKEN:
-                return outcome, facts
+                return outcome, details
             if names(response, self.digest):
                 outcome = _O.CREATED
-            return outcome, self._told_of_subject(response)
-        if 400 <= status < 500 and (self.taken or not self.redone) and error_codes(response) & UNKNOWN_CODES:
-            if self.redone:
+            return outcome, self._subject_details(response)
+        if 400 <= status < 500 and (self.may_appear or not self.repushed) and error_codes(response) & UNKNOWN_CODES:
+            if self.repushed:
                 return _O.UNAVAILABLE, Details(error=refusal(self.describe(), "PUT", url, response))
             return _O.MISSING, Details(missing=missing_digests(response))
-        outcome, facts = refused(self.describe(), "PUT", url, response)
+        outcome, details = refused(self.describe(), "PUT", url, response)
         if self.tag and status in _TAG_REFUSALS:
-            return _O.REJECTED, facts
+            return _O.REJECTED, details
         if status == 413:
             hint = f"the registry takes no manifest of {len(self.manifest.content)} bytes"
             return _O.REFUSED, Details(error=refusal(self.describe(), "PUT", url, response, hint))
-        return outcome, facts
+        return outcome, details
 
-    def _told_of_subject(self, response: Response) -> Details | None:
+    def _subject_details(self, response: Response) -> Details | None:
         subject = self.manifest.info.subject
         handled = subject is not None and get(response.headers, "oci-subject") == subject.digest
         return Details(subject_handled=True) if handled else None
 
     def _classify_shared(self, response: Response, url: str, proven: bool) -> Verdict:
-        outcome, facts = self._classify_put(response, url, proven)
+        outcome, details = self._classify_put(response, url, proven)
         if outcome in (_O.CREATED, _O.INCONCLUSIVE):
             tags = _tags_put(response)
-            facts = attrs.evolve(facts or Details(), tags=tags, tag_params=bool(tags))
-            return (_O.CREATED if self.tag in tags else _O.REJECTED), facts
+            details = attrs.evolve(details or Details(), tags=tags, tag_params=bool(tags))
+            return (_O.CREATED if self.tag in tags else _O.REJECTED), details
         if outcome in (_O.REFUSED, _O.REJECTED) and response.status not in (401, 413):
             # The plain way will tell whether it was about the tags as parameters, or about this tag, or at all.
             return _O.REJECTED, Details(tag_params=False) if response.status in _SHARING_REFUSALS else None
-        return outcome, facts
+        return outcome, details
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        if self.share and knowledge.tag_params is not False:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        if self.share and capabilities.tag_params is not False:
             return _O.SHARE
         return _O.TAG if self.tag else _O.PUT
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
+    def update(self, outcome: Outcome, details: Details | None) -> None:
         if self.state is _S.CONFIRMING and outcome is _O.REJECTED:
             return  # the error stays the PUT's
-        Machine.update(self, outcome, facts)
+        Machine.update(self, outcome, details)
         if outcome is _O.CREATED or (outcome is _O.PRESENT and self.state is not _S.CHECKING):
             self.how = Status.UPLOADED
-        if facts is not None and facts.subject_handled:
+        if details is not None and details.subject_handled:
             self.subject_handled = True
         if outcome is _O.MISSING:
-            self.redone = True
+            self.repushed = True
         elif self.state is _S.TAGGING:
             self.refused = outcome is _O.REJECTED
 
@@ -353,8 +354,8 @@ def _tags_put(response: Response) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in listed.split(",") if tag.strip())
 
 
-def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]:
-    """The tags of a plan that one PUT by digest is to bring; none: each is put alone.
+def together(plan: PushPlan, capabilities: RegistryCapabilities) -> tuple[str, ...]:
+    """The tags of a plan that one PUT by digest is to set; none: each is put alone.
 
     Where it is not known whether the registry can do this, it is tried with three tags or more: alone they take a HEAD
     and a PUT each, six requests; together one HEAD, the PUT, and where that put no tag three PUTs more, without a look
@@ -363,7 +364,7 @@ def together(plan: PushPlan, knowledge: RegistryCapabilities) -> tuple[str, ...]
 
     A manifest named by another digest than sha256 keeps that name under a tag in this way alone.
     """
-    if plan.root is None or knowledge.tag_params is False:
+    if plan.root is None or capabilities.tag_params is False:
         return ()
-    least = 1 if plan.root.algorithm != "sha256" else 2 if knowledge.tag_params else 3
+    least = 1 if plan.root.algorithm != "sha256" else 2 if capabilities.tag_params else 3
     return plan.tags[:TAGS_MAX] if len(plan.tags) >= least else ()

@@ -1,8 +1,8 @@
-"""The life of a question about a repository: what a tag is on, or what is attached to a manifest.
+"""The life of a question about a repository: the manifest a tag points to, or the attachments of a manifest.
 
-Nothing is changed by it, so every fault is met by asking again. A HEAD says what a tag is on, as far as the registry
-tells; else the manifest itself is read. What is attached is asked of the referrers API, page after page, or read
-from the tag that stands in for it.
+It changes nothing, so every fault is met by asking again. A HEAD (CHECKING) describes the manifest, as far as the
+registry answers it in full; else the manifest is read (FETCHING). Attachments are asked of the referrers API, page
+after page (QUERYING_API), or read from the tag that stands in for it (READING).
 
 Source: distribution-spec "Pulling manifests", "Listing Referrers", "Unavailable Referrers API".
 """
@@ -49,7 +49,7 @@ from regproto._model.referrers import ListReferrers, QueryResult, Referrers, Res
 
 
 class QueryState(State):
-    """Where a question is."""
+    """The states of a question."""
 
     CHOOSING = "choosing"
     CHECKING = "checking"
@@ -74,7 +74,7 @@ _FAULTS: Final = {
 
 
 def _asking(state: QueryState, ways: Mapping[Outcome, State]) -> dict[Outcome, State]:
-    """A row of a state that asks: whatever does not end it is met by asking again."""
+    """A row of a state that asks: any fault is met by asking again."""
     again = dict.fromkeys((_O.CHALLENGED, _O.NOT_SENT, _O.LOST, _O.UNAVAILABLE), state)
     return {**ways, **again, **_FAULTS}
 
@@ -127,7 +127,8 @@ class QueryMachine(Machine):
 
     @property
     def tag(self) -> str:
-        """Which of a subject's lists is read; for tests and the explorer, what this is about."""
+        """The reference asked for, or the tag of a subject's list; tests and the explorer identify the question by
+        it."""
         return self.lookup.reference if isinstance(self.lookup, ResolveReference) else fallback_tag(self.lookup.subject)
 
     def describe(self) -> str:
@@ -136,12 +137,12 @@ class QueryMachine(Machine):
             return f"referrers of {lookup.subject}"
         return f"{'manifest' if ':' in lookup.reference else 'tag'} {lookup.reference}"
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.found is not None:
             return Outcome.SETTLED
         if isinstance(self.lookup, ResolveReference):
             return Outcome.FETCH if self.looked or self.lookup.content else Outcome.LOOK
-        if knowledge.referrers_api is False:
+        if capabilities.referrers_api is False:
             self.by_tag, self.page_url = True, ""
         return Outcome.TAG if self.by_tag else Outcome.ASK
 
@@ -182,15 +183,16 @@ class QueryMachine(Machine):
         return self._classify_head(response, proven) if method == "HEAD" else self._classify_get(response, url)
 
     def _classify_head(self, response: Response, proven: bool) -> Verdict:
-        """A HEAD that tells digest, size and type will do; of a digest that was asked for, a registry need not tell."""
+        """The verdict for a HEAD: digest, size and type are enough; asked by digest, a registry need not repeat
+        that."""
         asked = self.tag if ":" in self.tag and proven else ""
-        told = get(response.headers, "docker-content-digest") or asked
+        named = get(response.headers, "docker-content-digest") or asked
         length = get(response.headers, "content-length") or ""
         media_type = (get(response.headers, "content-type") or "").partition(";")[0].strip()
         try:
             descriptor = Descriptor(
                 media_type=check_media_type(media_type, "HEAD"),
-                digest=Digest(told),
+                digest=Digest(named),
                 size=int(length) if length.isascii() and length.isdigit() and len(length) < 16 else 0,
             )
         except (ContentError, InvalidReferenceError):
@@ -198,8 +200,8 @@ class QueryMachine(Machine):
         return (Outcome.PRESENT, Details(found=descriptor)) if descriptor.size else (Outcome.INCONCLUSIVE, None)
 
     def _classify_get(self, response: Response, url: str) -> Verdict:
-        told, asked = get(response.headers, "docker-content-digest") or "", self.tag
-        wanted = asked if ":" in asked else told
+        named, asked = get(response.headers, "docker-content-digest") or "", self.tag
+        wanted = asked if ":" in asked else named
         algorithm = wanted.partition(":")[0] if wanted.startswith(("sha256:", "sha512:")) else "sha256"
         digest = Digest.of(response.body, algorithm)
         if response.truncated:
@@ -244,21 +246,21 @@ class QueryMachine(Machine):
             text = f"{self.describe()}: GET {shown(url)}: the tag is not a referrers list: {error}"
             return Outcome.REFUSED, Details(error=RemoteProtocolError(text))
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        if outcome is _O.LIST_READ and facts is not None and facts.location and facts.listing is not None:
-            return not facts.listing.entries.keys() <= self.entries.keys()  # a page that has something new
-        return Machine.is_progress(self, outcome, facts)
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        if outcome is _O.LIST_READ and details is not None and details.location and details.listing is not None:
+            return not details.listing.entries.keys() <= self.entries.keys()  # a page that has something new
+        return Machine.is_progress(self, outcome, details)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         if outcome is _O.INCONCLUSIVE:
             self.looked = True
         elif outcome is _O.REJECTED:
             self.by_tag = True
-        elif outcome is _O.PRESENT and facts is not None:
-            self.found = facts.found
-        elif outcome is _O.LIST_READ and facts is not None and facts.listing is not None:
-            self._update_list(facts.listing, facts.location)
+        elif outcome is _O.PRESENT and details is not None:
+            self.found = details.found
+        elif outcome is _O.LIST_READ and details is not None and details.listing is not None:
+            self._update_list(details.listing, details.location)
 
     def _update_list(self, listing: Listing, next_url: str) -> None:
         lookup = self.lookup

@@ -1,16 +1,16 @@
-"""The life of a subject's referrers list: made by the registry, or kept by clients in a tag, where no update may be
-lost.
+"""The life of a subject's referrers list: kept by the registry, or by clients in a tag, where no update may be lost.
 
-A registry with the referrers API is asked once whether it has it; there is nothing else to do. Elsewhere the list is an
-index under a tag that every client reads, changes and writes, and a write takes away whatever was written since its
-read. So this reads, merges and writes within a bounded window W (`Config.referrers_window_s`, as `Send.not_after`),
-and looks again when every write that was prepared before ours was seen has landed: W + D after it, D
-(`Config.referrers_settle_s`) being how long a write may take to have its effect.
+A registry is asked for its referrers API (QUERYING_API): one that has it keeps the list itself, and only attachments it
+did not confirm are looked for there. Elsewhere the list is an index under a tag that every client reads (READING),
+changes and writes (WRITING), and a write takes away whatever was written since its read. So this reads, merges and
+writes within a bounded window W (`Config.referrers_window_s`, as `Send.not_after`), and looks again when every write
+that was prepared before ours was seen has landed: W + D after it, D (`Config.referrers_settle_s`) being how long a
+write may take to have its effect.
 
 Two rules make that enough, and each is needed. What is written is the union of all entries ever seen, not only one's
 own: a look may see us thanks to somebody whose write is about to be overwritten. And it is over only when a look shows
 everything in a list that is the same as at the look before or as written (quiet). An entry of others that vanished is
-put back if its manifest is still there; a 404 means that it was deleted on purpose.
+put back if its manifest is still there (CHECKING); a 404 means that it was deleted on purpose.
 
 Where the read alone takes longer than W no write would ever be in time. What others rely on is the sum: a write takes
 effect within W + D of its read. So after late tries the window is widened as far as the sum allows, and beyond it
@@ -61,7 +61,7 @@ from regproto._model.referrers import Guarantee
 
 
 class ReferrersState(State):
-    """Where a subject's list is."""
+    """The states of a subject's list."""
 
     CHOOSING = "choosing"
     QUERYING_API = "querying api"
@@ -146,7 +146,7 @@ TABLE: Final[Table] = {
 }
 
 SETTLE_MAX_S: Final = 24.0
-"""What a write of a slow registry is given in the end: four times doubled from the default, below the idle limit."""
+"""The longest time a write of a slow registry is given: the default doubled four times, below the idle limit."""
 LATE_TRIES: Final = 2
 """Writes in a row that came too late before the window is widened: one may have met a stall, here or there."""
 _SPREAD_DOUBLINGS: Final = 4
@@ -167,63 +167,63 @@ class ReferrersMachine(Machine):
     subject: Digest
     window_s: float
     settle_s: float
-    """How long a write may take; longer from one that took longer on, for a registry that is slow is slow again."""
+    """How long a write may take; longer once one took longer, for a registry that is slow is slow again."""
     promise_s: float = attrs.field(init=False)
-    """W + D: how long after its read a write has its effect at the latest, as others take it to be. What `settle_s`
-    becomes later they don't know."""
+    """W + D: the longest time from a read to the effect of its write that others count on. They don't know what
+    `settle_s` becomes later."""
     open_s: float = attrs.field(init=False)
     """How long after its read was sent the next write may begin."""
     fits: bool = True
-    """With that window the promise can be kept."""
+    """With `open_s` a write can still take effect within `promise_s`."""
     late: int = 0
-    """Writes in a row that came too late, none of them for a connection that had to be made; if as many as widen the
-    window, for good."""
+    """Writes in a row that came too late, not counting those that had to wait for a connection. Once there are enough
+    to widen the window, it stays so."""
     connecting: bool = False
     """A connection had to be made for the last read."""
     prepare_s: float = 0.0
-    """The longest time from sending a read to when its write could have begun, of those that came too late."""
+    """The longest time from sending a read to when its write could have begun, of the writes that came too late."""
     write_s: float = 0.0
     """The longest time a write took."""
     wanted: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     """The entries of our pushes, by digest."""
     sure: set[str] = attrs.field(factory=set)
-    """Those that the registry said (OCI-Subject), or was seen, to have in its own list."""
+    """The entries that are in the registry's own list, as it said (OCI-Subject) or showed."""
     seen: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
     """Every entry that was ever in the list, and ours."""
     placed: set[str] = attrs.field(factory=set)
-    """Digests that were in the list at some time: if one is not any more, there is a race."""
+    """Digests that were in the list at some time: one that vanishes shows a race."""
     alive: set[str] = attrs.field(factory=set)
     """Entries of others whose manifest was found there since the last write."""
     gone: set[str] = attrs.field(factory=set)
     """Entries of others whose manifest is not there any more."""
     suspects: tuple[str, ...] = ()
-    """Entries that the registry refused the list for: it may have no such manifest."""
+    """Entries for which the registry refused the list: it may have no such manifest."""
     checking: str = ""
     listing: Listing | None = None
     """The list as it was last read or written; None: it has to be read before anything else."""
     fresh: bool = False
-    """It was read, and nothing came between that and now."""
+    """It was read, and nothing was done since."""
     written: bytes = b""
     bare: bool = False
     """The last write went without a condition."""
     refused_at: str | None = None
-    """What the list was when a conditional write of it was refused with 412."""
+    """The list's digest when a conditional write of it was refused with 412."""
     refusals: int = 0
     """412s in a row for a list that had not changed."""
     last_quiet_identity: str | None = None
-    """What the list was the last time that it had everything."""
+    """The list's digest the last time that it had everything."""
     last_quiet_at: float = 0.0
     """When that was known."""
     read_at: float = 0.0
-    """When the last read was begun: the earliest moment it can be about."""
+    """When the last read was begun: the earliest moment whose list it can show."""
     waited: bool = False
-    """The jitter after this race is behind us."""
+    """The jitter after this race has been waited out."""
     pause_s: float = 0.0
     """How long the next read is to wait..."""
     spread_s: float = 0.0
-    """...and up to how much longer, which the session draws."""
-    paced: bool = False
-    """It is waiting for that, and not for a fault to pass."""
+    """...and the most jitter on top, which the session draws."""
+    pausing: bool = False
+    """It waits for that, and not for a fault to pass."""
     page_url: str = ""
     pages: int = 0
     api_known: bool = False
@@ -231,7 +231,7 @@ class ReferrersMachine(Machine):
     failed_writes: int = 0
     """Writes in a row that could not be sent, without an answer, or with one that may pass."""
     write_fault: RegprotoError | None = None
-    """Why the last write came to nothing, if it was not for others."""
+    """Why the last write came to nothing, unless others were the cause."""
     looks: int = 0
     races: int = 0
     unsure: bool = False
@@ -248,19 +248,18 @@ class ReferrersMachine(Machine):
 
     @property
     def effect_s(self) -> float:
-        """How long the next write of a slow registry is thought to take: as much again as the longest, or a little
-        more than a read."""
+        """The expected time of a slow registry's next write: twice the longest so far, or a little more than a read."""
         return min(2.0 * self.write_s if self.write_s else 1.2 * self.prepare_s, SETTLE_MAX_S)
 
     @property
     def rest_s(self) -> float:
-        """How long after a list was known every write that was prepared before has landed."""
+        """The time after which every write that was prepared before a list was known has taken effect."""
         rest_s = self.window_s + self.settle_s
         return rest_s if self.fits else max(rest_s, self.open_s + self.effect_s)  # others may be as slow as we are
 
     @property
     def tag(self) -> str:
-        """Where the list is kept without the API."""
+        """The tag that has the list where there is no API."""
         return fallback_tag(self.subject)
 
     @property
@@ -273,8 +272,8 @@ class ReferrersMachine(Machine):
     def max_faults(self, config: Config) -> int:
         return config.referrers_attempts if self.state is _S.WRITING else config.attempts - 1
 
-    def want(self, entry: Mapping[str, Any], sure: bool) -> None:
-        """One more entry of ours; `sure`: the registry said that it takes care of it."""
+    def add_entry(self, entry: Mapping[str, Any], sure: bool) -> None:
+        """Add an entry of ours; `sure`: the registry said that it lists it itself."""
         digest = entry["digest"]
         self.wanted[digest] = self.seen[digest] = entry
         self.gone.discard(digest)
@@ -284,9 +283,9 @@ class ReferrersMachine(Machine):
 
     # --- decisions ---
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        if knowledge.referrers_api is not False:
-            self.api_known = knowledge.referrers_api is True
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        if capabilities.referrers_api is not False:
+            self.api_known = capabilities.referrers_api is True
             if not self.api_known or self._unconfirmed():
                 return Outcome.ASK
             return self._settle(Guarantee.API)
@@ -304,10 +303,10 @@ class ReferrersMachine(Machine):
         missing = self._missing(self.listing)
         if missing:
             return self._decide_write(self.listing, missing, config)
-        return self._decide_rest(self.listing, knowledge, config)
+        return self._decide_rest(self.listing, capabilities, config)
 
     def _decide_write(self, listing: Listing, missing: list[str], config: Config) -> Outcome:
-        """Something is not in the list, so it has to be written: after what makes that safe."""
+        """Choose the next step to a write of the list, which lacks something: first what makes the write safe."""
         self.last_quiet_identity = None
         hopeless = self.refusals > 1 or self.failed_writes >= config.attempts
         if self.writes >= config.referrers_attempts or hopeless:
@@ -343,9 +342,9 @@ class ReferrersMachine(Machine):
         self.fits = fitting_s >= max(self.window_s, self.prepare_s)
         self.open_s = min(wide_s, fitting_s) if self.fits else wide_s
 
-    def _decide_rest(self, listing: Listing, knowledge: RegistryCapabilities, config: Config) -> Outcome:
-        """Everything is in the list: will it stay there?"""
-        if knowledge.conditional_put and not self.bare:
+    def _decide_rest(self, listing: Listing, capabilities: RegistryCapabilities, config: Config) -> Outcome:
+        """Choose the next step for a list that has everything: will it stay so?"""
+        if capabilities.conditional_put and not self.bare:
             return self._settle(Guarantee.CONDITIONAL)
         if not config.referrers_look_again:
             return self._settle(Guarantee.WRITTEN)
@@ -380,7 +379,7 @@ class ReferrersMachine(Machine):
         return not self.wanted.keys() <= self.sure
 
     def _missing(self, listing: Listing) -> list[str]:
-        """What the list has to have and has not, or not whole."""
+        """The entries that the list lacks, or has only in part."""
         entries = listing.entries
         return [
             digest
@@ -437,33 +436,33 @@ class ReferrersMachine(Machine):
         others = tuple(digest for digest in self.seen if digest not in self.wanted)
         return put_verdict(self, response, url, self.written, self.bare, others, proven)
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        if self.state is _S.QUERYING_API and facts is not None and facts.location:
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        if self.state is _S.QUERYING_API and details is not None and details.location:
             return False  # one more page brings nothing forward
         if self.state is _S.READING and self.failed_writes:
             return False  # nor does what is read again because a write of it failed
-        return Machine.is_progress(self, outcome, facts)
+        return Machine.is_progress(self, outcome, details)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         if self.state is _S.QUERYING_API:
-            self._update_page(outcome, facts)
+            self._update_page(outcome, details)
         elif self.state is _S.READING:
-            self.paced = False
-            if facts is not None and facts.listing is not None:
-                self._update_list(facts.listing)
+            self.pausing = False
+            if details is not None and details.listing is not None:
+                self._update_list(details.listing)
         elif self.state is _S.CHECKING:
             if outcome is _O.PRESENT:
                 self.alive.add(self.checking)
             elif outcome is _O.ABSENT:
                 self.gone.add(self.checking)
         elif self.state is _S.WRITING and outcome is not _O.CHALLENGED:
-            self._update_write(outcome, facts)
+            self._update_write(outcome, details)
 
-    def _update_page(self, outcome: Outcome, facts: Details | None) -> None:
-        if outcome is _O.LIST_READ and facts is not None and facts.listing is not None:
-            self.sure |= self.wanted.keys() & facts.listing.entries.keys()
-            self.page_url = facts.location
+    def _update_page(self, outcome: Outcome, details: Details | None) -> None:
+        if outcome is _O.LIST_READ and details is not None and details.listing is not None:
+            self.sure |= self.wanted.keys() & details.listing.entries.keys()
+            self.page_url = details.location
             self.pages += 1
         elif outcome is _O.UNSURE:
             self.page_url, self.pages = "", 0
@@ -484,23 +483,23 @@ class ReferrersMachine(Machine):
             if digest not in self.wanted and digest not in self.gone and is_digest(digest):
                 self.seen[digest] = entry
 
-    def _update_write(self, outcome: Outcome, facts: Details | None) -> None:
+    def _update_write(self, outcome: Outcome, details: Details | None) -> None:
         self.writes += 1
         fault = outcome in (_O.NOT_SENT, _O.UNAVAILABLE, _O.LOST, _O.INCONCLUSIVE)
-        self.write_fault = facts.error if fault and facts is not None else None
+        self.write_fault = details.error if fault and details is not None else None
         before, self.listing = self.listing, None
         if outcome is not _O.NOT_SENT:
             self.write_s = max(self.write_s, self.answered_at - self.begun_at)
         if outcome is _O.CREATED:
-            made = read_listing(Response(id=0, status=200, body=self.written))
-            self.listing, self.fresh = made, False
+            listing = read_listing(Response(id=0, status=200, body=self.written))
+            self.listing, self.fresh = listing, False
             in_time = min(self.begun_at + self.settle_s, self.read_at + self.promise_s)
             self.unsure |= not self.fits or self.answered_at > in_time
             self.refusals = self.failed_writes = 0
             if self.late < LATE_TRIES:
                 self.late, self.prepare_s = 0, 0.0
             self.alive.clear()
-            self._note(made)
+            self._note(listing)
         elif outcome is _O.INCONCLUSIVE:
             # The next look tells; only a write that it does not show was none, and is not repeated at once.
             self.unsure |= self.answered_at > self.begun_at + self.settle_s
@@ -511,21 +510,21 @@ class ReferrersMachine(Machine):
             self.refused_at = before.identity
             self.races += 1
             self.spread_s = self._spread_s()
-        elif outcome is _O.MISSING and facts is not None:
-            self.suspects = facts.missing
-            self.alive.difference_update(facts.missing)
+        elif outcome is _O.MISSING and details is not None:
+            self.suspects = details.missing
+            self.alive.difference_update(details.missing)
         elif outcome in (_O.UNAVAILABLE, _O.LOST):
             self.failed_writes += 1
-            self.unsure |= facts is None or not facts.cut
+            self.unsure |= details is None or not details.cut
             if self.answered_at >= self.begun_at + self.settle_s:
                 self.settle_s = min(2 * self.settle_s, SETTLE_MAX_S)
         elif outcome is _O.NOT_SENT:
             self.failed_writes += 1
-            if facts is not None and facts.late:
-                self._absorb_late(kept=not (self.connecting or self.connected))
+            if details is not None and details.late:
+                self._update_late(kept=not (self.connecting or self.connected))
 
-    def _absorb_late(self, kept: bool) -> None:
-        """A write came too late; `kept`: and not because a connection had to be made, which the next will find."""
+    def _update_late(self, kept: bool) -> None:
+        """Note a write that came too late; `kept`: on a kept connection, so that the next may come too late as well."""
         if kept:
             if not self.late:
                 self.prepare_s = 0.0

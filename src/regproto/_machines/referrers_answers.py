@@ -1,4 +1,4 @@
-"""What answers about a subject's list mean: of the referrers API, of the tag, of a manifest asked after, of a write.
+"""Verdicts for answers about a subject's list: of the referrers API, the tag, a listed manifest, a write.
 
 Source: distribution-spec "Listing Referrers", "Unavailable Referrers API", "Referrers Tag Schema".
 """
@@ -23,7 +23,7 @@ _O: Final = members(Outcome)
 
 
 def api_verdict(what: str, response: Response, url: str, wanted: Set[str], api_known: bool, pages: int) -> Verdict:
-    """What an answer of the referrers API means.
+    """The verdict for an answer of the referrers API.
 
     Args:
         what: the machine in words.
@@ -54,7 +54,7 @@ def api_verdict(what: str, response: Response, url: str, wanted: Set[str], api_k
 
 
 def list_verdict(what: str, response: Response, url: str, refused_at: str | None) -> Verdict:
-    """What an answer to reading the tag means; `refused_at` is what the list was when a write of it was refused."""
+    """The verdict for an answer to a read of the tag; `refused_at` is the list's digest when a write was refused."""
     status = response.status
     if status not in (200, 404):
         return refused(what, "GET", url, response)
@@ -71,7 +71,7 @@ def list_verdict(what: str, response: Response, url: str, refused_at: str | None
 
 
 def check_verdict(what: str, response: Response, url: str) -> Verdict:
-    """Whether the manifest of a vanished entry is still there."""
+    """The verdict for an answer to a HEAD of a vanished entry's manifest: is it still there?"""
     if response.status == 404:
         return _O.ABSENT, None
     if response.status == 401 or response.status in TRANSIENT:
@@ -88,7 +88,7 @@ def put_verdict(
     others: Collection[str],
     proven: bool,
 ) -> Verdict:
-    """What an answer to a write of the list means.
+    """The verdict for an answer to a write of the list.
 
     Args:
         machine: whose write it was.
@@ -111,8 +111,8 @@ def put_verdict(
     if status == 412 and not bare:
         return _O.REJECTED, Details(error=refusal(what, "PUT", url, response))
     if 400 <= status < 500 and error_codes(response) & UNKNOWN_CODES:
-        told = missing_digests(response) or others
-        suspects = tuple(Digest(digest) for digest in told if digest in others)
+        named = missing_digests(response) or others
+        suspects = tuple(Digest(digest) for digest in named if digest in others)
         if suspects:
             return _O.MISSING, Details(missing=suspects, error=refusal(what, "PUT", url, response))
     return refused(what, "PUT", url, response)

@@ -1,8 +1,9 @@
 """The life of a question about a mount source: does that repository have this blob?
 
 A mount that is refused opens an upload session, a HEAD opens none. So where a blob may be mounted from several
-repositories, they are asked first. Only a 404 rules one out: some registries answer 403 for what is missing, and what
-gets no answer, or no token, may still be mounted from. It is a short cut, so it is tried again once.
+repositories, they are asked first. Only a 404 rules one out (LACKING): some registries answer 403 for what is missing,
+and a source that gives no answer, or no token, may still be mounted from (POSSIBLE). It is a short cut, so it is tried
+again once.
 
 Source: distribution-spec "Checking if content exists", "Mounting a blob from another repository".
 """
@@ -23,7 +24,7 @@ from regproto._model.messages import Response
 
 
 class SourceCheckState(State):
-    """Where the question is."""
+    """The states of the question."""
 
     CHECKING = "checking"
     LACKING = "lacking"

@@ -1,9 +1,10 @@
-"""The life of a stream: a blob that is sent while it is made, and whose digest is known at its end.
+"""The life of a stream: a blob that is sent while it is produced, and whose digest is known at its end.
 
 There is nothing to look for and nothing to mount, so its life is that of its upload session. What it adds is a bound:
-the driver keeps only the last of what it has sent, so a session can go on from where the registry has it only if that
-is still kept, and a new session can take the place of a lost one only while everything is. Bytes are hashed by the
-driver; the core is told.
+the driver keeps only the last bytes that it has sent, so a session can go on from the registry's offset only if that is
+still kept, and a new session can take the place of a lost one only while everything is. The driver hashes the bytes and
+reports the digest in a `StreamStatus`. Two machines: the stream, and its upload session, which has the states and the
+table of any upload (`upload.py`) with a body of unknown size.
 
 Source: distribution-spec "Pushing a blob in chunks" (the PATCH without a range is what registries call streaming).
 """
@@ -30,7 +31,7 @@ from regproto._model.plan import StreamBlob
 
 
 class StreamState(State):
-    """Where a stream is."""
+    """The states of a stream."""
 
     UPLOADING = "uploading"
     PRESENT = "present"
@@ -56,14 +57,15 @@ TABLE: Final[Table] = {
 RANGE_MAX_BYTES: Final = 64 * MIB
 """A range is held in memory, so a registry whose smallest chunk is larger gets no stream. The largest seen: 10 MiB."""
 _WANTS_LENGTH: Final = frozenset({411, 501})
-"""How servers refuse a body that is chunked."""
+"""Statuses with which servers refuse a chunked body."""
 _NOTHING: Final = StreamStatus(sent=0, kept=0)
 
 
-def unreplayable_error(what: str, told: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
-    """The error for a stream that is to be sent from where it is kept no more."""
-    text = f"{what} can't be sent again, of its first {told.sent} bytes only the last {told.sent - told.kept} are kept"
-    hint = "; spool it (--spool), so that it can be"
+def unreplayable_error(what: str, status: StreamStatus, cause: RegprotoError | None = None) -> RegprotoError:
+    """The error for a stream that would have to be sent again from an offset that is kept no more."""
+    kept_bytes = status.sent - status.kept
+    text = f"{what} can't be sent again, of its first {status.sent} bytes only the last {kept_bytes} are kept"
+    hint = "; spool it to a file first, so that it can be"
     text = f"{cause}; {text}{hint}" if cause is not None else f"{text}{hint}"
     if isinstance(cause, RegistryError):
         return RegistryError(text, status=cause.status, errors=cause.errors)
@@ -82,11 +84,11 @@ class StreamMachine(Machine):
     state: State = _S.UPLOADING
     stream: StreamBlob
     work: Any
-    """The push (`_work.PushState`) it is of."""
-    told: StreamStatus = _NOTHING
-    """How it stands with the driver."""
+    """The push (`push_state.PushState`) it is of."""
+    stream_status: StreamStatus = _NOTHING
+    """The driver's newest status of it."""
     chunk_bytes: int | None = None
-    """What an earlier session learned to be small enough; None: no length was asked for."""
+    """The size of a body that an earlier session learned to be small enough; None: the registry wanted no length."""
     sessions_lost: int = 0
     rejections: int = 0
     upload: Machine | None = None
@@ -94,31 +96,33 @@ class StreamMachine(Machine):
     sent_bytes: int = 0
     """In the present try."""
     known_bytes: int = 0
-    """How large it was known to be when its push was last counted."""
+    """Its known size when its push was last counted."""
 
     @property
     def size(self) -> int:
-        """Its size in bytes as far as it is known: it grows until the end was read."""
-        if self.told.digest is not None:
-            return self.told.size
-        return max(self.known_bytes, self.sent_bytes, self.told.sent)
+        """Its size in bytes as far as it is known: grows until the end was read."""
+        if self.stream_status.digest is not None:
+            return self.stream_status.size
+        return max(self.known_bytes, self.sent_bytes, self.stream_status.sent)
 
     @property
     def may_restart(self) -> bool:
         """All that was sent can be sent again."""
-        return not self.told.kept
+        return not self.stream_status.kept
 
     @property
     def descriptor(self) -> Descriptor:
-        """What it turned out to be, once its end was read."""
-        assert self.told.digest is not None
-        return Descriptor(media_type=self.stream.media_type, digest=self.told.digest, size=self.told.size)
+        """The blob's descriptor, once the stream's end was read."""
+        assert self.stream_status.digest is not None
+        return Descriptor(
+            media_type=self.stream.media_type, digest=self.stream_status.digest, size=self.stream_status.size
+        )
 
     def describe(self) -> str:
         return f"stream {self.stream.key}"
 
     def news(self, status: Status, sent_bytes: int = 0, text: str = "") -> Notice:
-        """News of it. Its size is what is known of it so far."""
+        """News of it, with its size as far as it is known."""
         return Notice(
             status=status,
             subject=self.stream.key,
@@ -139,14 +143,14 @@ class StreamUpload(UploadMachine):
 
     stream: StreamBlob
     keep_bytes: int
-    told: StreamStatus = _NOTHING
+    stream_status: StreamStatus = _NOTHING
     reach: int = 0
-    """The end of all that was ever handed out."""
+    """The largest offset in the stream that any body has reached."""
 
     @property
     def digest(self) -> Digest:
-        assert self.told.digest is not None
-        return self.told.digest
+        assert self.stream_status.digest is not None
+        return self.stream_status.digest
 
     @property
     def algorithm(self) -> str:
@@ -154,8 +158,8 @@ class StreamUpload(UploadMachine):
 
     @property
     def size(self) -> int:
-        assert self.told.digest is not None
-        return self.told.size
+        assert self.stream_status.digest is not None
+        return self.stream_status.size
 
     @property
     def most(self) -> int:
@@ -168,26 +172,28 @@ class StreamUpload(UploadMachine):
     def describe(self) -> str:
         return f"upload of stream {self.stream.key}"
 
-    def tell(self, told: StreamStatus) -> None:
-        """How the stream stands after an exchange."""
-        self.told = told
-        self.sent = self.reach = max(self.reach, told.sent)
+    def note_stream(self, status: StreamStatus) -> None:
+        """Note the driver's status of the stream after an exchange."""
+        self.stream_status = status
+        self.sent = self.reach = max(self.reach, status.sent)
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is UploadState.CLOSING:
-            return UploadMachine.decide(self, knowledge, config)
-        if self.told.digest is not None and self.offset >= self.told.size:
+            return UploadMachine.decide(self, capabilities, config)
+        if self.stream_status.digest is not None and self.offset >= self.stream_status.size:
             return Outcome.COMMIT
-        if self.offset < self.told.kept:
-            self.error = unreplayable_error(self.describe(), self.told, self.error)
+        if self.offset < self.stream_status.kept:
+            self.error = unreplayable_error(self.describe(), self.stream_status, self.error)
             return Outcome.CONTENT
         # What begins in the middle needs a Content-Range (go-containerregistry's registry refuses it without).
-        if self.chunk_bytes is None and (self.offset or config.chunk_bytes is not None or knowledge.chunked is False):
+        if self.chunk_bytes is None and (
+            self.offset or config.chunk_bytes is not None or capabilities.chunked is False
+        ):
             self.chunk_bytes = config.chunk_bytes or self.keep_bytes
         if self.chunk_bytes is not None and self.chunk_min_bytes > RANGE_MAX_BYTES:
             self.error = ContentError(
                 f"{self.describe()}: the registry takes no chunk under {self.chunk_min_bytes} bytes, which is more "
-                "than can be kept of a stream; spool it (--spool)"
+                "than can be kept of a stream; spool it to a file first"
             )
             return Outcome.CONTENT
         return Outcome.PATCH
@@ -196,7 +202,7 @@ class StreamUpload(UploadMachine):
         return None if self.chunk_bytes is None else max(min(self.chunk_bytes, self.keep_bytes), self.chunk_min_bytes)
 
     def _is_step(self, offset: int) -> bool:
-        at_end = self.told.digest is not None and offset >= self.told.size
+        at_end = self.stream_status.digest is not None and offset >= self.stream_status.size
         return at_end or UploadMachine._is_step(self, offset)
 
     def _whole(self) -> float:
@@ -222,14 +228,14 @@ class StreamUpload(UploadMachine):
             location = get(response.headers, "location")
             if not location:
                 return broken(self.describe(), "PATCH", url, f"answered {status} without a Location to go on at")
-            offset = self.told.sent
-            told = parse_range(get(response.headers, "range"))
-            if told is not None and not told.ambiguous and self.offset < told.offset < offset:
-                offset = told.offset
-            if offset <= self.offset and self.told.digest is None:
+            offset = self.stream_status.sent
+            known = parse_range(get(response.headers, "range"))
+            if known is not None and not known.ambiguous and self.offset < known.offset < offset:
+                offset = known.offset
+            if offset <= self.offset and self.stream_status.digest is None:
                 return Outcome.OUT_OF_ORDER, None  # answered before anything was sent, which leads nowhere
-            if self.crept and not self._is_step(offset):
-                return self._creeping(response, "PATCH", url, offset)
+            if self.small_step and not self._is_step(offset):
+                return self._little_progress(response, "PATCH", url, offset)
             return Outcome.ACCEPTED, Details(location=resolve(url, location), offset=offset)
         if self.chunk_bytes is None and status in (413, *_WANTS_LENGTH):
             chunked = False if status in _WANTS_LENGTH else None

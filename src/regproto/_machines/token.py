@@ -1,9 +1,10 @@
-"""The life of what a repository's requests are authorized with: credentials asked for, exchanged for a token, held,
-renewed.
+"""The life of a repository's authorization: credentials are asked for, exchanged for a token, used, renewed.
 
 One machine per target repository covers a Basic registry (the header is made of the credentials), a bearer registry
-(GET, or OAuth2 POST with an identity token), and a registry token used as it is. A token is asked for everything
-the push will need; where the token server refuses the mount sources, it is asked again for the target alone.
+(FETCHING, a GET, or EXCHANGING, an OAuth2 POST with an identity token), and a registry token used as it is. A token is
+asked for everything the push will need; where the token server refuses the mount sources, or what a challenge asked
+for beside, it is asked again without them (NARROWED). A token that expires, or is refused or too narrow, makes it
+choose again.
 
 Source: distribution's "Token Authentication Specification" and "OAuth2 Token Authentication"; RFC 6750 for
 `insufficient_scope`.
@@ -38,7 +39,7 @@ from regproto._model.messages import Credentials, Headers, Response
 
 
 class TokenState(State):
-    """Where a repository's authorization is."""
+    """The states of a repository's authorization."""
 
     AWAITING_CREDENTIALS = "awaiting credentials"
     CHOOSING = "choosing"
@@ -88,11 +89,11 @@ TABLE: Final[Table] = {
 
 CLIENT_ID: Final = "regproto"
 _POST_REFUSALS: Final = frozenset({400, 401, 404, 405})
-"""What token servers without the OAuth2 form were seen to answer its POST with (GCR, ACR, Artifactory)."""
+"""Statuses with which token servers without the OAuth2 form were seen to answer its POST (GCR, ACR, Artifactory)."""
 _RENEW_AT: Final = 0.9
-"""Of its lifetime a token is used this part: what is left covers clocks that differ and requests on their way."""
+"""The part of its lifetime that a token is used: the rest covers clocks that differ and requests on their way."""
 _UNSENDABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and lone surrogates: what Python makes of bytes that are no text."""
+"""Control characters, and the lone surrogates that Python decodes bytes to that are no text."""
 
 
 def scope(repository: str, actions: str) -> str:
@@ -122,22 +123,22 @@ class TokenMachine(Machine):
     service: str = ""
     credentials: Credentials | None = None
     actions: str = "pull,push"
-    """What is to be allowed in the target."""
+    """The actions to be allowed in the target."""
     sources: tuple[str, ...] = ()
     """Mount sources the token is also asked for."""
     refused_sources: frozenset[str] = frozenset()
     extra_scopes: tuple[str, ...] = ()
-    """What a challenge with insufficient_scope asked for beside."""
+    """Scopes that a challenge with insufficient_scope asked for beside."""
     header: str = attrs.field(default="", repr=False)
-    """The Authorization header's value while HELD."""
+    """The Authorization header's value while VALID."""
     lifetime_s: float = float("inf")
     asked_at: float = 0.0
     serial: int = 0
-    """Counts the tokens held, so that a 401 can be told to be about an older one."""
+    """The number of tokens so far, so that a 401 to an older one can be recognised."""
     accepted: bool = False
-    """The registry has let a request with this header in: a 401 after that may pass, one before is final."""
+    """The registry has accepted a request with this header: a 401 after that may pass, one before is final."""
     covers: frozenset[str] = frozenset()
-    """The mount sources the token held was asked for."""
+    """The mount sources that the present token was asked for."""
 
     @property
     def url_base(self) -> str:
@@ -145,20 +146,20 @@ class TokenMachine(Machine):
 
     @property
     def renew_at(self) -> float:
-        """When a new one should be asked for."""
+        """The time from which a new token should be asked for."""
         return self.asked_at + self.lifetime_s * _RENEW_AT
 
     def describe(self) -> str:
         return f"token for {self.repository}"
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         known = self.credentials
         if known is not None and known.registry_token:
             return self._use("Bearer " + known.registry_token)
         if self.scheme == "basic":
             if known is None or not (known.username or known.password):
                 self.error = AuthenticationError(
-                    f"{shown(self.base)} wants a user and a password: log in, or give --username and --password-stdin"
+                    f"{shown(self.base)} wants a user and a password: log in to it, or give them"
                 )
                 return _O.DENIED
             return self._use(basic(known.username, known.password))
@@ -181,7 +182,7 @@ class TokenMachine(Machine):
         self.covers = frozenset(self.sources) - self.refused_sources
 
     def scopes(self) -> tuple[str, ...]:
-        """What is asked for; the target first, since some token servers read only the first."""
+        """The scopes to ask for; the target first, since some token servers read only the first."""
         wanted = [scope(self.repository, self.actions)]
         wanted += [scope(source, "pull") for source in self.sources if source not in self.refused_sources]
         return tuple(dict.fromkeys((*wanted, *self.extra_scopes)))
@@ -222,16 +223,16 @@ class TokenMachine(Machine):
             return self._read(response, method, url)
         if self.state is _S.EXCHANGING and status in _POST_REFUSALS:
             return _O.REJECTED, None
-        outcome, facts = refused(
+        outcome, details = refused(
             self.describe(), method, url, response, "check the credentials and what they may push to"
         )
         narrowable = self.covers_sources() or self.extra_scopes
         if outcome is _O.REFUSED and narrowable:
             return _O.NARROWED, None
-        return outcome, facts
+        return outcome, details
 
     def covers_sources(self) -> bool:
-        """True if what is asked for goes beyond the target."""
+        """True if the token is asked for mount sources too."""
         return any(source not in self.refused_sources for source in self.sources)
 
     def _read(self, response: Response, method: str, url: str) -> Verdict:
@@ -250,12 +251,12 @@ class TokenMachine(Machine):
         lifetime_s = float(min(max(TOKEN_LIFETIME_MIN_S, lifetime), TOKEN_LIFETIME_MAX_S))
         return _O.GRANTED, Details(token=token, lifetime_s=lifetime_s)
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
-        Machine.update(self, outcome, facts)
+    def update(self, outcome: Outcome, details: Details | None) -> None:
+        Machine.update(self, outcome, details)
         if outcome is _O.GRANTED:
-            assert facts is not None
+            assert details is not None
             self.error = None
-            self._hold("Bearer " + facts.token, facts.lifetime_s)
+            self._hold("Bearer " + details.token, details.lifetime_s)
         elif outcome is _O.NARROWED:
             # What a token was once given for is not at fault, as long as there is something else that may be.
             wanted = frozenset(self.sources) - self.refused_sources
@@ -264,7 +265,7 @@ class TokenMachine(Machine):
 
 
 def unsendable(credentials: Credentials) -> str:
-    """What of these no request can carry, in words; "" if all can be sent.
+    """The part of credentials that no request can carry, in words; "" if all can be sent.
 
     Source: RFC 7617 section 2 (no control characters), RFC 6750 section 2.1.
     """

@@ -1,9 +1,10 @@
-"""The life of an upload session: opened, filled, committed, or given back.
+"""The life of an upload session: opened, filled, committed, or cancelled.
 
-After every answer that was lost it asks before it goes on: the registry's own offset (GET) while filling, the
-digest (HEAD) once a commit was sent. Giving back is part of its life: a session nobody wants any more is deleted,
-at its newest Location, unless it is to be kept for a later process. One that an earlier process left begins with being
-asked.
+After every answer that was lost it asks before it goes on: the registry's own offset (QUERYING_STATUS, a GET) while
+filling, the digest (CHECKING_BLOB, a HEAD, and PROVING, a GET of the first byte where that does not say enough) once a
+commit was sent. Its end is part of its life: a session that is no longer needed (CLOSING) is left open for a later
+process (KEPT_OPEN), or deleted at its newest Location (CANCELLING), after a query for that where it may have changed
+(QUERYING_BEFORE_CANCEL). A session that an earlier process left begins with a query.
 
 Source: distribution-spec "POST then PUT", "Pushing a blob in chunks", "Cancel a blob upload".
 """
@@ -46,7 +47,7 @@ from regproto._model.plan import Blob
 
 
 class UploadState(State):
-    """Where an upload session is."""
+    """The states of an upload session."""
 
     STARTING = "starting"
     PLANNING = "planning"
@@ -221,8 +222,8 @@ TABLE: Final[Table] = {
 }
 
 _AT_REGISTRY: Final = frozenset({_S.STARTING, _S.CHECKING_BLOB, _S.PROVING})
-"""Here it is not the session that is asked."""
-_GIVING_BACK: Final = frozenset({_S.CLOSING, _S.QUERYING_BEFORE_CANCEL, _S.CANCELLING})
+"""States whose requests do not go to the session's Location."""
+_CLOSING_STATES: Final = frozenset({_S.CLOSING, _S.QUERYING_BEFORE_CANCEL, _S.CANCELLING})
 _BODIES: Final = frozenset({_S.PATCHING, _S.PUTTING})
 
 CHUNK_FLOOR_BYTES: Final = 64 * 1024
@@ -230,22 +231,22 @@ CHUNK_FLOOR_BYTES: Final = 64 * 1024
 RANGE_SAFE_BYTES: Final = 4 * 1024 * 1024
 """The smallest limit a public registry was found to have for a PATCH with a Content-Range (GHCR, which answers 416)."""
 STEP_MIN_BYTES: Final = CHUNK_FLOOR_BYTES
-"""An upload that is further by less was not brought forward, unless that was all it was sent: else a registry that
-takes one byte at a time could have 10 GB asked for in 10 billion requests."""
+"""A smaller step of the offset is no progress, unless it is the whole body: else a registry that takes one byte at a
+time could have 10 GB asked for in 10 billion requests."""
 _SESSION_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 CANCELS_MAX: Final = 4
-"""Tries to give a session back whose Location turns out stale. The last two come after a wait: together some seconds,
-which is what a registry may need to notice that a request was cut."""
-DOUBTS_MAX: Final = 4
-"""Commits answered with a success that proves nothing before the blob has to be there: each is looked for several
-times."""
+"""Tries to cancel a session whose Location turns out stale. The last two come after a wait, together some seconds: as
+long as a registry may need to notice that a request was cut."""
+UNPROVEN_COMMITS_MAX: Final = 4
+"""Commits answered with a success that proves nothing, before the blob has to be there. After each the blob is looked
+for several times."""
 COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
-    """One upload session of one blob. (`_stream` has that of a stream.)"""
+    """One upload session of one blob. (`stream.py` has that of a stream.)"""
 
     NAME: ClassVar[str] = "upload"
     TABLE: ClassVar[Table] = TABLE
@@ -268,52 +269,52 @@ class UploadMachine(Machine):
 
     state: State = _S.STARTING
     blob: Blob | None = None
-    """None: it is of a stream."""
+    """None: the upload is of a stream."""
     owner: Machine | None = None
-    """The blob this uploads for, until it was told how that went."""
+    """The blob or stream this uploads for, until that has the outcome."""
     location: str = ""
     offset: int = 0
-    """How many bytes the registry has, as far as it said so."""
+    """The number of bytes the registry has, as far as it said so."""
     sent: int = 0
     """The end of the last body handed out."""
     best: int = -1
     chunk_bytes: int | None = None
     chunk_min_bytes: int = 0
     resumed: bool = False
-    """The offset was asked for: what follows is sent by ranges."""
+    """The offset was queried: the rest is sent by ranges."""
     unanswered: int = 0
-    """Commits that were sent whole and not answered: the registry may have the blob, or may still be at it."""
+    """Commits that were sent whole and not answered: the registry may have the blob, or may still be finalising it."""
     gone: bool = False
-    """After a commit the registry does not know the session: the blob is there, or coming, or lost."""
+    """The registry does not know the session after a commit: the blob is there, or coming, or lost."""
     looks: int = 0
-    useless: int = 0
-    doubts: int = 0
+    no_offset_answers: int = 0
+    unproven_commits: int = 0
     """Commits that were answered with a success that proves nothing."""
     cancels_sent: int = 0
     keeps: bool = False
-    """If nobody wants it any more, it is left open for a later process, with what is in it."""
+    """When it is no longer needed it is left open for a later process, with its content."""
     unverified: bool = False
-    """An earlier process left it, and it has not answered yet: what it answers may only cost us the session."""
+    """An earlier process left it, and it is not confirmed yet: a refusal costs us the session and no more."""
     kept_at: str = ""
-    """Where it was when an earlier process kept it; "" for what this one has opened."""
+    """Its Location when an earlier process kept it; "" for a session that this one has opened."""
     stalls: int = 0
     """Ranges refused in a row that begin at `offset`."""
-    out_of_touch: bool = False
-    """The newest Location may not be known."""
+    location_uncertain: bool = False
+    """The registry may have given a newer Location, in an answer that was lost."""
     mark: int = 0
-    """How much the registry had when this was last brought forward."""
-    crept: bool = False
-    """Since then an answer has led on by less than a step; the next such counts as a fault."""
+    """The offset at the last progress."""
+    small_step: bool = False
+    """An answer since then has moved the offset by less than a step; the next such counts as a fault."""
 
     @property
     def holds_session(self) -> bool:
         return bool(self.location) and not self.kept_at and self.state not in self.ENDS
 
     @property
-    def gives_back(self) -> bool:
+    def cancels_upload(self) -> bool:
         return not self.kept_at and self.state in (_S.QUERYING_BEFORE_CANCEL, _S.CANCELLING)
 
-    def may_open(self, knowledge: RegistryCapabilities) -> bool:
+    def may_open(self, capabilities: RegistryCapabilities) -> bool:
         return self.state is _S.STARTING
 
     @property
@@ -324,7 +325,7 @@ class UploadMachine(Machine):
 
     @property
     def algorithm(self) -> str:
-        """Of the digest, also before that is known."""
+        """The digest's algorithm, known before the digest is."""
         return self.digest.algorithm
 
     @property
@@ -335,7 +336,7 @@ class UploadMachine(Machine):
 
     @property
     def most(self) -> int:
-        """How many bytes the registry can have at most."""
+        """The most bytes the registry can have."""
         return self.size
 
     @property
@@ -356,11 +357,11 @@ class UploadMachine(Machine):
             return CANCELS_MAX - 2
         return 0 if self.state in (_S.QUERYING_BEFORE_CANCEL, _S.CANCELLING) else config.attempts - 1
 
-    def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
+    def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is _S.CLOSING:
             if self.keeps and self.sent:
                 return _O.KEEP
-            return _O.LOOK if self.out_of_touch or self.unverified else _O.DISCARD
+            return _O.LOOK if self.location_uncertain or self.unverified else _O.DISCARD
         if self.chunk_bytes is None:
             self.chunk_bytes = config.chunk_bytes
         if self.offset >= self.size:
@@ -419,9 +420,9 @@ class UploadMachine(Machine):
             case _S.STARTING:
                 return self._classify_start(response, url)
             case _S.PATCHING:
-                return self._proven(self._classify_patch(response, url))
+                return self._gone_if_unverified(self._classify_patch(response, url))
             case _S.PUTTING | _S.COMMITTING:
-                return self._proven(self._classify_put(response, url, proven))
+                return self._gone_if_unverified(self._classify_put(response, url, proven))
             case _S.CHECKING_BLOB:
                 return self._not_yet(look_verdict(self, response, url, self.digest, self.size))
             case _S.PROVING:
@@ -440,11 +441,11 @@ class UploadMachine(Machine):
                     and self.unverified
                     and verdict[0] in (_O.NO_OFFSET, _O.GONE)
                 ):
-                    return self._classify_unproven(response, url)
+                    return self._classify_unverified(response, url)
                 return verdict
 
-    def _classify_unproven(self, response: Response, url: str) -> Verdict:
-        """What a disk says is an upload session is deleted only if the registry says so too."""
+    def _classify_unverified(self, response: Response, url: str) -> Verdict:
+        """The verdict for a kept session that the registry is not known to have: it is never deleted for that alone."""
         if response.status in (404, 410) or error_codes(response) & _SESSION_CODES:
             return _O.GONE, None
         return broken(
@@ -452,15 +453,16 @@ class UploadMachine(Machine):
         )
 
     def _not_yet(self, verdict: Verdict) -> Verdict:
-        """What the answer to a question for the blob means after a commit: what is not there may still come."""
+        """The verdict for an answer about the blob after a commit: a blob that is not there may still come."""
         if verdict[0] is not _O.ABSENT:
             return verdict
         if not self.gone:
             return _O.NOT_YET, None
-        return (_O.UNSURE if self._may_be_at_it() else _O.GONE), None
+        return (_O.UNSURE if self._may_be_finalising() else _O.GONE), None
 
-    def _proven(self, verdict: Verdict) -> Verdict:
-        """A session that an earlier process left and that is of no use is let go of: it may be something else."""
+    def _gone_if_unverified(self, verdict: Verdict) -> Verdict:
+        """The verdict with a refusal of an earlier process's session as GONE: it is not deleted, for it may be
+        something else."""
         if self.unverified and verdict[0] in (_O.REFUSED, _O.BROKEN):
             return _O.GONE, verdict[1]
         return verdict
@@ -482,15 +484,15 @@ class UploadMachine(Machine):
             location = get(response.headers, "location")
             if not location:
                 return broken(self.describe(), "PATCH", url, f"answered {status} without a Location to go on at")
-            told = parse_range(get(response.headers, "range"))
+            known = parse_range(get(response.headers, "range"))
             offset = self.sent
             # A Range short of what was sent is the truth, unless it stands still (ECR repeats a stale one):
             # then our own
             # count is kept, and the digest decides.
-            if told is not None and not told.ambiguous and self.offset < told.offset < self.sent:
-                offset = told.offset
-            if self.crept and not self._is_step(offset):
-                return self._creeping(response, "PATCH", url, offset)
+            if known is not None and not known.ambiguous and self.offset < known.offset < self.sent:
+                offset = known.offset
+            if self.small_step and not self._is_step(offset):
+                return self._little_progress(response, "PATCH", url, offset)
             return _O.ACCEPTED, Details(location=resolve(url, location), offset=offset)
         if status == 413 and self._may_halve():
             return self._halved()
@@ -502,7 +504,7 @@ class UploadMachine(Machine):
             verdict: Verdict = _O.INCONCLUSIVE, None
             if status == 201:
                 verdict = claimed(self, "PUT", url, response, self.digest, proven)
-            if verdict[0] is _O.INCONCLUSIVE and self.doubts >= DOUBTS_MAX:
+            if verdict[0] is _O.INCONCLUSIVE and self.unproven_commits >= UNPROVEN_COMMITS_MAX:
                 said = f"answered {status} to each commit, and the blob is not there"
                 return broken(self.describe(), "PUT", url, said)
             return verdict
@@ -512,7 +514,7 @@ class UploadMachine(Machine):
 
     def _classify_common(self, response: Response, method: str, url: str) -> Verdict:
         if response.status == 404:
-            _, facts = refused(
+            _, details = refused(
                 self.describe(),
                 method,
                 url,
@@ -520,24 +522,29 @@ class UploadMachine(Machine):
                 "the registry does not know the upload session any more",
             )
             # Again: nothing says whether the blob is there, and asking of the session only leads back here.
-            return (_O.RETRIES_EXHAUSTED if self.gone else _O.GONE), facts
+            return (_O.RETRIES_EXHAUSTED if self.gone else _O.GONE), details
         if response.status == 416:
-            told = parse_range(get(response.headers, "range"))
-            if told is not None and told.ambiguous and not self.offset and self.stalls:
+            known = parse_range(get(response.headers, "range"))
+            if known is not None and known.ambiguous and not self.offset and self.stalls:
                 return _O.OFFSET_KNOWN, Details(offset=1)  # "0-0", and it was not none
             # A Range that brings nothing new says that it is not the offset that is wrong: then it is the Location.
-            if told is None or told.ambiguous or not self.best < told.offset <= self.most or told.offset == self.offset:
+            if (
+                known is None
+                or known.ambiguous
+                or not self.best < known.offset <= self.most
+                or known.offset == self.offset
+            ):
                 return self._stalled(response, method, url)
-            if self.state is _S.COMMITTING:  # of a session that an earlier process left, and that told nothing yet
+            if self.state is _S.COMMITTING:  # of a session that an earlier process left, without a status so far
                 return self._stalled(response, method, url)
-            if self.crept and not self._is_step(told.offset):
-                return self._creeping(response, method, url, told.offset)
+            if self.small_step and not self._is_step(known.offset):
+                return self._little_progress(response, method, url, known.offset)
             location = get(response.headers, "location")
-            return _O.OFFSET_KNOWN, Details(offset=told.offset, location=resolve(url, location) if location else "")
+            return _O.OFFSET_KNOWN, Details(offset=known.offset, location=resolve(url, location) if location else "")
         return refused(self.describe(), method, url, response)
 
     def _stalled(self, response: Response, method: str, url: str) -> Verdict:
-        """What a 416 means that does not say where to go on."""
+        """The verdict for a 416 without a usable offset."""
         if self.state is not _S.PATCHING or not self.stalls:
             return _O.OUT_OF_ORDER, None
         # It was asked since, so the range begins where the registry is. Another request may still be writing (of a
@@ -548,15 +555,15 @@ class UploadMachine(Machine):
         return _O.UNSURE, refused(self.describe(), method, url, response, hint)[1]
 
     def _is_step(self, offset: int) -> bool:
-        """Whether the upload is brought forward if the registry has so much."""
+        """Whether an offset is progress."""
         return offset - self.mark >= STEP_MIN_BYTES or offset - self.offset >= self._whole()
 
     def _whole(self) -> float:
         """The size of a body that is sent as large as it may be."""
         return self._piece()
 
-    def _creeping(self, response: Response, method: str, url: str, offset: int) -> Verdict:
-        """What it means that hardly anything of a body was taken, again: wait, and ask."""
+    def _little_progress(self, response: Response, method: str, url: str, offset: int) -> Verdict:
+        """The verdict for a second body in a row of which hardly anything was taken: wait, and ask."""
         text = f"{self.describe()}: {method} {shown(url)} was answered {response.status}"
         text += f", and has brought the upload no further than byte {offset} of {self.most}"
         return _O.UNAVAILABLE, Details(error=RemoteProtocolError(text))
@@ -565,25 +572,25 @@ class UploadMachine(Machine):
         status = response.status
         if 200 <= status < 300:
             location = get(response.headers, "location")
-            facts = Details(location=resolve(url, location) if location else "")
-            told = parse_range(get(response.headers, "range"))
-            if told is None or told.offset > self.sent:  # more than we ever sent: it is not about our upload
-                return (_O.GONE, None) if self.useless else (_O.NO_OFFSET, facts)
+            details = Details(location=resolve(url, location) if location else "")
+            known = parse_range(get(response.headers, "range"))
+            if known is None or known.offset > self.sent:  # more than we ever sent: it is not about our upload
+                return (_O.GONE, None) if self.no_offset_answers else (_O.NO_OFFSET, details)
             # "0-0" is one byte or none (distribution sends it for an empty session): none, and a refusal tells if not.
-            return _O.OFFSET_KNOWN, attrs.evolve(facts, offset=0 if told.ambiguous else told.offset)
+            return _O.OFFSET_KNOWN, attrs.evolve(details, offset=0 if known.ambiguous else known.offset)
         if status in TRANSIENT:
             return refused(self.describe(), "GET", url, response)
-        if status == 404 and self._may_be_at_it():
+        if status == 404 and self._may_be_finalising():
             return _O.UNSURE, None
         codes = error_codes(response) & _SESSION_CODES
-        if self.offset and not self.useless and not codes:
+        if self.offset and not self.no_offset_answers and not codes:
             return _O.NO_OFFSET, None  # public ECR has no status; our own count may be right
         hint = "the registry does not know the upload session any more"
         if "BLOB_UPLOAD_INVALID" in codes:
             hint = "this registry loses an upload session whose request is cut in the middle"  # distribution 2.8
         return _O.GONE, refused(self.describe(), "GET", url, response, hint)[1]
 
-    def _may_be_at_it(self) -> bool:
+    def _may_be_finalising(self) -> bool:
         """Whether a registry that knows neither the blob nor its session may still be finalising it."""
         return bool(self.unanswered) and self.looks < COMMIT_LOOKS_MAX
 
@@ -595,22 +602,22 @@ class UploadMachine(Machine):
     def _halved(self) -> Verdict:
         return _O.TOO_LARGE, Details(chunk_bytes=max(CHUNK_FLOOR_BYTES, (self.sent - self.offset) // 2))
 
-    def is_progress(self, outcome: Outcome, facts: Details | None) -> bool:
-        # To give a session back is another task, from which no way leads back. (`_keep` has what bodies bring.)
-        gives_back = self.state not in _GIVING_BACK and self.TABLE[self.state].get(outcome) in _GIVING_BACK
-        return gives_back or outcome is _O.STARTED
+    def is_progress(self, outcome: Outcome, details: Details | None) -> bool:
+        # Cancelling a session is another task, from which no way leads back. (`_keep` has the progress of bodies.)
+        cancels = self.state not in _CLOSING_STATES and self.TABLE[self.state].get(outcome) in _CLOSING_STATES
+        return cancels or outcome is _O.STARTED
 
-    def set_back(self) -> None:
-        Machine.set_back(self)
-        self.mark, self.crept = max(self.best, 0), False
+    def reset_faults(self) -> None:
+        Machine.reset_faults(self)
+        self.mark, self.small_step = max(self.best, 0), False
 
-    def update(self, outcome: Outcome, facts: Details | None) -> None:
+    def update(self, outcome: Outcome, details: Details | None) -> None:
         if self.state is _S.PATCHING:
             self._count_stalls(outcome)
-        if self.is_progress(outcome, facts):
-            self.set_back()
+        if self.is_progress(outcome, details):
+            self.reset_faults()
         if outcome in (_O.CANCEL, _O.GAVE_UP, _O.DENIED):
-            self.out_of_touch = self.state in (_S.QUERYING_STATUS, _S.CHECKING_BLOB, _S.PROVING)
+            self.location_uncertain = self.state in (_S.QUERYING_STATUS, _S.CHECKING_BLOB, _S.PROVING)
         match outcome:
             case _O.UNSURE if self.state is not _S.PATCHING:
                 self.looks += 1
@@ -618,22 +625,22 @@ class UploadMachine(Machine):
             case _O.GONE:
                 self.gone = True
             case _O.INCONCLUSIVE if self.state in (_S.PUTTING, _S.COMMITTING):
-                self.doubts += 1
+                self.unproven_commits += 1
             case _O.NO_OFFSET:
-                self.useless += 1
+                self.no_offset_answers += 1
                 self.resumed = True
             case _O.OFFSET_KNOWN:
                 self.resumed, self.unverified = True, False
-                if facts is None or facts.offset != self.offset:
+                if details is None or details.offset != self.offset:
                     self.stalls = 0
             case _O.ACCEPTED:
                 self.unverified = False
             case _O.CONTENT:
                 self.content_failed = True
             case _O.LOST | _O.UNAVAILABLE if self.state in (_S.PUTTING, _S.COMMITTING):
-                self.unanswered += not (facts is not None and facts.cut)
-        if facts is not None:
-            self._keep(facts)
+                self.unanswered += not (details is not None and details.cut)
+        if details is not None:
+            self._keep(details)
 
     def _count_stalls(self, outcome: Outcome) -> None:
         if outcome in (_O.OUT_OF_ORDER, _O.UNSURE):
@@ -641,20 +648,20 @@ class UploadMachine(Machine):
         elif outcome is not _O.TOO_LARGE:
             self.stalls = 0
 
-    def _keep(self, facts: Details) -> None:
-        if facts.error is not None:
-            self.error = facts.error
-        if facts.location:
-            self.location = facts.location
-        if facts.chunk_bytes:
-            self.chunk_bytes = facts.chunk_bytes
-        if facts.chunk_min_bytes:
-            self.chunk_min_bytes = facts.chunk_min_bytes
-        if facts.offset is not None:
-            if facts.offset > self.best:
-                self.best = facts.offset
-                if self._is_step(facts.offset):
-                    self.set_back()
+    def _keep(self, details: Details) -> None:
+        if details.error is not None:
+            self.error = details.error
+        if details.location:
+            self.location = details.location
+        if details.chunk_bytes:
+            self.chunk_bytes = details.chunk_bytes
+        if details.chunk_min_bytes:
+            self.chunk_min_bytes = details.chunk_min_bytes
+        if details.offset is not None:
+            if details.offset > self.best:
+                self.best = details.offset
+                if self._is_step(details.offset):
+                    self.reset_faults()
                 elif self.state in _BODIES:
-                    self.crept = True
-            self.offset = facts.offset
+                    self.small_step = True
+            self.offset = details.offset

@@ -1,4 +1,4 @@
-"""What an answer means where a machine has no better use for it."""
+"""Verdicts that all machines share: refusals, broken answers, wrong digests, missing answers, claims."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _O: Final = members(Outcome)
 
 
 def refused(what: str, method: str, url: str, response: Response, hint: str = "") -> Verdict:
-    """The verdict for an answer nobody has a better use for: another try if it is transient, else for good."""
+    """The verdict for a refusal without a meaning of its own: another try if it is transient, else for good."""
     error = refusal(what, method, url, response, hint)
     return (_O.UNAVAILABLE if response.status in TRANSIENT else _O.REFUSED), Details(error=error)
 
@@ -33,15 +33,15 @@ def broken(what: str, method: str, url: str, text: str) -> Verdict:
 
 def wrong_digest(machine: Machine, method: str, url: str, response: Response, digest: Digest) -> Verdict | None:
     """The verdict for an answer that names another digest than ours; None if it names ours, or none that compares."""
-    told = get(response.headers, "docker-content-digest")
-    if told and told != digest and told.partition(":")[0] == digest.algorithm:
-        text = f"the registry answered with another digest, {printable(told, 150)!r}"
+    named = get(response.headers, "docker-content-digest")
+    if named and named != digest and named.partition(":")[0] == digest.algorithm:
+        text = f"the registry answered with another digest, {printable(named, 150)!r}"
         return broken(machine.describe(), method, url, text)
     return None
 
 
 def failure(failed: Failed) -> Outcome:
-    """What a missing answer means before any machine looks at it."""
+    """The outcome of a missing answer, before any machine looks at it."""
     if failed.kind is FailureKind.CONTENT:
         return _O.CONTENT
     if failed.kind in (FailureKind.CONNECT, FailureKind.TLS, FailureKind.NOT_SENT) or failed.written is Written.NONE:
@@ -50,7 +50,7 @@ def failure(failed: Failed) -> Outcome:
 
 
 def claimed(machine: Machine, method: str, url: str, response: Response, digest: Digest, proven: bool) -> Verdict:
-    """What a success means that is to say: what you sent is there.
+    """The verdict for a success that is to confirm that what was sent is there.
 
     Args:
         machine: whose request it was.

@@ -27,8 +27,8 @@ TOKEN_LIFETIME_MIN_S: Final = 60.0
 TOKEN_LIFETIME_MAX_S: Final = 365 * 86_400.0
 """A year; one that claims more is asked for again after that."""
 KNOWN_MAX: Final = 100_000
-"""What a session remembers to be there of pushes that are over, for those that overlapped them; the oldest is forgotten
-(and asked for again) beyond."""
+"""Blobs, manifests and tags that a session remembers to be there from pushes that are over, for those that overlapped
+them; beyond, the oldest is forgotten (and asked for again)."""
 MOUNT_SOURCES_MAX: Final = 8
 """Mount candidates tried for one blob: each costs a round trip, the eighth rarely pays."""
 
@@ -56,7 +56,7 @@ def _header_value(_instance: object, attribute: attrs.Attribute[Any], value: str
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """What an embedder may choose. The defaults are meant for a registry across the internet."""
+    """The choices of an embedder. The defaults are meant for a registry across the internet."""
 
     max_exchanges: int = attrs.field(default=32, validator=_positive)
     """Exchanges in flight per origin. Enough to fill one round trip with the checks of a large image; registries and
@@ -83,9 +83,9 @@ class Config:
     """One whole push, from the first `poll` after it was submitted; None: as long as it moves. Beyond it the push ends
     with a `PushTimeoutError`."""
     cleanup_timeout_s: float = attrs.field(default=10.0, validator=_positive)
-    """What a push that is over may take to end its requests and delete its upload sessions: two round trips for each on
-    any registry that still answers. A request that waits for nothing but a place among others has its time from when it
-    is sent; what is not deleted by then is told (`PushResult.left_open`)."""
+    """Time for a push that is over to end its requests and delete its upload sessions: two round trips for each on any
+    registry that still answers. For a request that only waits for a place among others it runs from when that is sent;
+    sessions that are not deleted by then are counted in `PushResult.left_open`."""
     retry_statuses: frozenset[int] = attrs.field(default=TRANSIENT, converter=frozenset, validator=_refusals)
     """Statuses that are worth another try. One that is left out is taken at its first word; one that is added is tried
     again where it would be a refusal (where a 404 only says that something is absent, it goes on saying so)."""

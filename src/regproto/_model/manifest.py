@@ -55,7 +55,7 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-
 
 @attrs.frozen(kw_only=True)
 class Descriptor:
-    """What a manifest says of one thing it names (image-spec, "OCI Content Descriptors")."""
+    """The description of one thing that a manifest names (image-spec, "OCI Content Descriptors")."""
 
     media_type: str
     digest: Digest
@@ -80,7 +80,7 @@ class Descriptor:
 
 @attrs.frozen(kw_only=True)
 class ManifestInfo:
-    """What a manifest or index names, read from its bytes."""
+    """The descriptors in a manifest or index, read from its bytes."""
 
     media_type: str
     config: Descriptor | None = None
@@ -162,13 +162,12 @@ def parse_json_object(content: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_manifest(content: bytes, media_type: str = "", where: str = "manifest") -> ManifestInfo:
-    """What a manifest or index names.
+    """Read the descriptors in a manifest or index.
 
     Args:
         content: the manifest's exact bytes.
         media_type: from the descriptor that names it; it wins over the manifest's own `mediaType`, and where
-        neither says
-            anything the structure decides (`manifests` makes an index), else Docker schema 2.
+            neither says anything the structure decides (`manifests` makes an index), else Docker schema 2.
         where: how errors call it.
 
     Raises:

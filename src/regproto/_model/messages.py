@@ -1,4 +1,4 @@
-"""What passes between the core and a driver.
+"""The messages between the core and a driver.
 
 `Session.poll` returns one `Output`; a driver answers with `Session.receive(now, Input)`.
 docs/design.md has the contract as a numbered list.
@@ -54,7 +54,7 @@ class BlobSlice:
     """
 
     source: object = attrs.field(repr=False)
-    """What the plan gave as `Blob.source`; the core hands it on and never looks inside."""
+    """`Blob.source` of the plan; the core hands it on and never looks inside."""
     digest: Digest
     """The digest of the whole blob, not of the slice."""
     offset: int
@@ -74,7 +74,7 @@ class Stream:
     key: str
     """The stream's name in the plan."""
     source: object = attrs.field(repr=False)
-    """What the plan gave as `StreamBlob.source`; the core hands it on and never looks inside."""
+    """`StreamBlob.source` of the plan; the core hands it on and never looks inside."""
     offset: int
     """Where in the stream the body begins."""
     limit_bytes: int | None = None
@@ -89,7 +89,7 @@ Body: TypeAlias = bytes | BlobSlice | Stream
 
 
 def body_size(body: bytes | BlobSlice) -> int:
-    """The number of bytes a body puts on the wire."""
+    """The number of bytes of a body."""
     return len(body) if isinstance(body, bytes) else body.size
 
 
@@ -138,7 +138,7 @@ class NeedCredentials:
 
 @attrs.frozen(kw_only=True)
 class Save:
-    """Keep this in place of what was kept before, so that it outlives the process, and only then poll again.
+    """Keep this in place of the data kept before, so that it outlives the process, and only then poll again.
 
     Comes only from a session that was made with `save=True`. Given to a later one as `hint`, with the same pushes, it
     lets their uploads go on. Upload URLs stand in it, which may be secrets of the registry's: keep it private.
@@ -150,19 +150,19 @@ class Save:
 
 @attrs.frozen(kw_only=True)
 class NeedManifests:
-    """The streams of a push are there, and their digests are known: make what was to be made of them (the config and
-    manifest that name them), and answer `Manifests` or `NoManifests` with the same id."""
+    """Make the config and manifest that name the streams of a push, which are there with their digests known, and
+    answer `Manifests` or `NoManifests` with the same id."""
 
     id: int
     push_id: int
     draft: object = attrs.field(repr=False)
-    """What the plan gave as `PushPlan.draft`."""
+    """`PushPlan.draft`."""
     streams: tuple[StreamedBlob, ...]
     """In the order of `PushPlan.streams`."""
 
 
 class Status(enum.Enum):
-    """What is told of one digest, tag, request or push in a `Notice`."""
+    """The news of one digest, tag, request or push in a `Notice`."""
 
     UPLOADING = "uploading"
     EXISTING = "existing"
@@ -173,14 +173,14 @@ class Status(enum.Enum):
     FAILED = "failed"
     RETRYING = "retrying"
     RESTARTED = "restarted"
-    """What was sent of this blob is lost; it starts from zero in a new upload session."""
+    """The bytes sent of this blob are lost; it starts from zero in a new upload session."""
     RESUMED = "resumed"
     """An earlier process's upload of this blob goes on; the registry has `sent_bytes` of it."""
     NOT_RESUMED = "not resumed"
-    """What an earlier process left is not gone on with, and `text` says why: it is of no use, or no part of what is
-    pushed (then it stays kept)."""
+    """An earlier process's upload does not go on, and `text` says why: it is of no use, or no part of what is pushed
+    (then it stays kept)."""
     LEFT_OPEN = "left open"
-    """A push that is over could not give back all upload sessions that it opened; `text` says how many stay open."""
+    """A push that is over could not cancel all upload sessions that it opened; `text` says how many stay open."""
     WARNING = "warning"
     """The registry's own words from a `Warning: 299` header, once per text."""
     PROGRESS = "progress"
@@ -198,8 +198,8 @@ class Notice:
     host where it is about none of these."""
     media_type: str = attrs.field(default="", converter=escaped)
     sent_bytes: int = 0
-    """Of the present try: less than before when a try was taken back. For `Status.PROGRESS` what is complete of the
-    whole push: what is there counts, found, mounted or sent, and what is being sent; each digest once."""
+    """Of the present try: less than before when a try was taken back. For `Status.PROGRESS` of the whole push: all that
+    is there, found, mounted or sent, and the part of what is being sent; each digest once."""
     size_bytes: int = 0
     """For `Status.PROGRESS` of everything the push brings: layers, configs and manifests. Of a stream what is known of
     it, so it grows until the stream has ended, and the push's total with it."""
@@ -209,8 +209,8 @@ class Notice:
     delay_s: float = 0.0
     """For `Status.RETRYING`: how long until the next try."""
     push_id: int = 0
-    """For `Status.PROGRESS`: which push. It is told of at most ten times a second, and for the last time right before
-    its `Finished`."""
+    """For `Status.PROGRESS`: which push. Reported at most ten times a second, and for the last time right before its
+    `Finished`."""
     error: RegprotoError | None = None
     """For the last `Status.PROGRESS` of a push that has failed."""
 
@@ -237,7 +237,7 @@ class PushResult:
     error: RegprotoError | None = None
     """The first fatal error; None unless `outcome` is FAILED."""
     existing: tuple[Digest, ...] = ()
-    """What was found there, in the order it became known."""
+    """The digests that were there already, in the order this became known."""
     mounted: tuple[Digest, ...] = ()
     uploaded: tuple[Digest, ...] = ()
     skipped: tuple[Descriptor, ...] = ()
@@ -245,12 +245,12 @@ class PushResult:
     listed: tuple[ReferrersUpdate, ...] = ()
     """For each subject of the push's manifests: what became of the list of its attachments."""
     found: tuple[QueryResult, ...] = ()
-    """What was asked for (`PushPlan.lookups`), in that order."""
+    """The answers to `PushPlan.lookups`, in that order."""
     streamed: tuple[StreamedBlob, ...] = ()
     """The streams that are there, in the order of `PushPlan.streams`."""
     left_open: int = 0
     """Upload sessions that stay open at the registry, or may, although they are of no use: those that it refused or had
-    no time to give back, and those it was asked for and did not tell of. Registries delete them after a while, many
+    no time to cancel, and those it was asked to open without an answer. Registries delete them after a while, many
     after a week. (What is kept for a later process is not among them.)"""
     warnings: tuple[str, ...] = ()
     """Texts of the registry's `Warning: 299` headers."""
@@ -286,7 +286,7 @@ Output: TypeAlias = Send | Abort | NeedCredentials | NeedManifests | Save | Noti
 
 @attrs.frozen(kw_only=True)
 class StreamStatus:
-    """How a stream stands: on every answer to a `Send` whose body is a `Stream`."""
+    """The state of a stream: on every answer to a `Send` whose body is a `Stream`."""
 
     sent: int
     """The offset in the stream after the last byte of it that the exchange gave to the connection (its body's `offset`,
@@ -315,7 +315,7 @@ class Response:
 
 
 class FailureKind(enum.Enum):
-    """What happened instead of an answer. Facts, not judgement."""
+    """The event in place of an answer. Facts, not judgement."""
 
     CONNECT = "connect"
     """No connection: the name is unknown, the connection was refused or timed out."""
@@ -324,7 +324,7 @@ class FailureKind(enum.Enum):
     CLOSED = "closed"
     """The connection ended or was reset before the answer was whole."""
     PROTOCOL = "protocol"
-    """What came is not HTTP/1.1, or its head is over the limit."""
+    """The answer is not HTTP/1.1, or its head is over the limit."""
     CONTENT = "content"
     """The body couldn't be read, is short, or has changed since it was described."""
     NOT_SENT = "not_sent"
@@ -357,7 +357,7 @@ class Failed:
 
 
 class Phase(enum.Enum):
-    """What an exchange is doing."""
+    """The phase of an exchange."""
 
     CONNECTING = "connecting"
     READING = "reading"

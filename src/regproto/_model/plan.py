@@ -53,14 +53,14 @@ class Blob:
 
     descriptor: Descriptor
     source: object = attrs.field(default=None, repr=False, eq=False)
-    """What the driver reads the content from, handed back in `BlobSlice.source`. None: there is no content at hand, and
-    the blob must be there, be mountable, or be embedded in its descriptor."""
+    """The object the driver reads the content from, handed back in `BlobSlice.source`. None: there is no content at
+    hand, and the blob must be there, be mountable, or be embedded in its descriptor."""
     mount_from: tuple[MountSource, ...] = ()
-    """Tried before any upload. Several are asked for the blob first, and it is mounted from the first, in this order,
-    that does not say that it lacks it."""
+    """Tried before any upload. If there are several, they are asked for the blob first, and it is mounted from the
+    first, in this order, that is not known to lack it."""
     identity: str = ""
-    """What the source is known by while it does not change, such as a file's size, mtime and inode. An upload that an
-    earlier process began goes on only if this is what it was."""
+    """A mark of the source that stays the same while it does not change, such as a file's size, mtime and inode. An
+    upload that an earlier process began goes on only if this is the same."""
 
     @property
     def has_content(self) -> bool:
@@ -89,8 +89,8 @@ class StreamBlob:
     """Its name in the plan and in news of it."""
     media_type: str
     source: object = attrs.field(repr=False, eq=False)
-    """What the driver reads it from, handed back in `Stream.source`. Streams must not wait for each other: only so many
-    are read at a time (see `Config.stream_buffer_bytes`), in no certain order."""
+    """The object the driver reads it from, handed back in `Stream.source`. Streams must not wait for each other: only
+    so many are read at a time (see `Config.stream_buffer_bytes`), in no certain order."""
     algorithm: str = attrs.field(default="sha256", validator=_valid_algorithm)
 
 
@@ -177,11 +177,11 @@ class PushPlan:
     alone."""
     tags: tuple[str, ...] = attrs.field(default=(), converter=_unique)
     omitted: frozenset[Digest] = attrs.field(default=frozenset(), converter=_as_set)
-    """What manifests name but the push does not bring and does not ask for (see `skipped`)."""
+    """Digests that manifests name but the push does not bring and does not ask for (see `skipped`)."""
     skipped: tuple[Descriptor, ...] = ()
     """The descriptors left out on purpose, for the result."""
     lookups: tuple[Query, ...] = attrs.field(default=(), converter=_as_tuple)
-    """What is asked about the repository, beside the pushing; answered in `PushResult.found`."""
+    """Questions about the repository, beside the pushing; answered in `PushResult.found`."""
     reads_only: bool = False
     """Nothing will be put into the repository by this session, so that no right to push is asked for."""
 

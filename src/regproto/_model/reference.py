@@ -16,7 +16,7 @@ from regproto._model.digest import Digest
 from regproto._model.errors import InvalidReferenceError, printable
 
 DOCKER_HUB: Final = "index.docker.io"
-"""What a reference without a host means; also the key of its credentials in docker's configuration."""
+"""The registry of a reference without a host; also the key of its credentials in docker's configuration."""
 
 NAME_MAX: Final = 255
 """Characters of `host/repository` that clients may rely on (distribution-spec, "Pulling manifests")."""
@@ -109,7 +109,7 @@ def _names_host(component: str) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Reference:
-    """Where something is in a registry. Always canonical: `Reference.parse(str(reference)) == reference`.
+    """The place of something in a registry. Always canonical: `Reference.parse(str(reference)) == reference`.
 
     Raises `InvalidReferenceError` when a part is malformed.
     """

@@ -1,4 +1,4 @@
-"""Attachments as a caller sees them: what can be asked about them, and how sure a push is that they are listed.
+"""Attachments as a caller sees them: the questions about them, and how sure a push is that they are listed.
 
 A manifest with a `subject` is an attachment of it. Source: distribution-spec "Listing Referrers" and "Referrers Tag
 Schema".
@@ -37,7 +37,7 @@ class Guarantee(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class ReferrersUpdate:
-    """What a push did for the list of one subject."""
+    """The outcome of a push for the list of one subject."""
 
     subject: Digest
     attached: tuple[Digest, ...]
@@ -75,7 +75,7 @@ class ListReferrers:
 
 @attrs.frozen(kw_only=True)
 class Referrers:
-    """What is attached to a manifest."""
+    """The attachments of a manifest."""
 
     subject: Digest
     entries: tuple[Descriptor, ...]

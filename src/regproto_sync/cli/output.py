@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
-from regproto import Notice, PushResult, Reference, RegistryError, RegprotoError
+from regproto import AuthenticationError, Notice, PushResult, Reference, RegistryError, RegprotoError
 from regproto._model.errors import escaped
 from regproto_sync.cli.lines import line_of
 
 if TYPE_CHECKING:
     from regproto_sync.cli.live import LiveView
+
+_CREDENTIALS_HINT: Final = " (with --username and --password-stdin, or by a login that docker or podman keeps)"
 
 
 def say(text: str) -> None:
@@ -110,7 +112,9 @@ class Output:
             if isinstance(error, RegistryError):
                 fields |= {"status": error.status, "errors": [attrs.asdict(entry) for entry in error.errors]}
             self.emit("result", {"outcome": "failed", "error": fields})
-        say(f"regproto: {error}")
+        refused = isinstance(error, RegistryError) and error.status == 401
+        unauthorized = refused or isinstance(error, AuthenticationError)
+        say(f"regproto: {error}{_CREDENTIALS_HINT if unauthorized else ''}")
 
     def cancelled(self) -> None:
         """Ends without a result."""

@@ -708,9 +708,9 @@ def _patient(config: Config) -> Config:
 
 def _limits(session: Session) -> list[float]:
     """When pushes that are under way have taken too long, or have had their time to give back what is open."""
-    patience, under_way = session._pushes.patience, session._pushes.under_way
-    running = [due for due, push_id in patience.running if push_id in under_way and not under_way[push_id].outcome]
-    return running + [due for due, push_id in patience.ending if push_id in under_way]
+    deadlines, under_way = session._pushes.deadlines, session._pushes.under_way
+    running = [due for due, push_id in deadlines.running if push_id in under_way and not under_way[push_id].outcome]
+    return running + [due for due, push_id in deadlines.ending if push_id in under_way]
 
 
 def _is_late(session: Session, now: float) -> bool:

@@ -81,7 +81,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         session: whose.
         normal: makes Locations comparable (`FakeRegistry.normalised`).
     """
-    wire, graph, under_way = session._scheduler, session._graph, session._pushes.under_way
+    scheduler, graph, under_way = session._scheduler, session._graph, session._pushes.under_way
     nodes = tuple(
         (
             key[:3],
@@ -111,7 +111,8 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
         (subject, tuple(there.items())) for p in under_way.values() for subject, there in p.attached.items()
     )
     tokens = tuple(
-        (repo, _machine(token, normal), wire.now >= token.renew_at) for repo, token in sorted(wire.auth.tokens.items())
+        (repo, _machine(token, normal), scheduler.now >= token.renew_at)
+        for repo, token in sorted(scheduler.auth.tokens.items())
     )
     flights = frozenset(
         (
@@ -123,7 +124,7 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             e.ends_for is not None,
             _current_token(session, e.machine, e.serial),
         )
-        for e in wire.in_flight.values()
+        for e in scheduler.in_flight.values()
     )
     lanes = tuple(
         (
@@ -132,35 +133,37 @@ def fingerprint(session: Session, normal: Callable[[str], str]) -> Hashable:
             o.body_bytes,
             o.answered,
             o.passed,
-            o.hold_until > wire.now,
+            o.hold_until > scheduler.now,
             *(_lanes(part, normal) for part in (o.light, o.heavy, o.ending, o.withheld)),
         )
-        for name, o in sorted(wire.origins.items())
+        for name, o in sorted(scheduler.origins.items())
     )
     awaiting_token = tuple(
         (repo, tuple(_one(m, normal) for *_, lane in stuck for m in lane))
-        for repo, stuck in sorted(wire.awaiting_token.items())
+        for repo, stuck in sorted(scheduler.awaiting_token.items())
     )
-    waiting = tuple(_one(m, normal) for due, _, m in sorted(wire.timers, key=lambda t: t[:2]) if m.due == due)
-    others = tuple(_machine(e.machine, normal) for e in wire.in_flight.values() if isinstance(e.machine, UploadMachine))
+    waiting = tuple(_one(m, normal) for due, _, m in sorted(scheduler.timers, key=lambda t: t[:2]) if m.due == due)
+    others = tuple(
+        _machine(e.machine, normal) for e in scheduler.in_flight.values() if isinstance(e.machine, UploadMachine)
+    )
     return (
         nodes,
         pushes,
-        (lists, asked, attached, _sources(session, normal), len(wire.sessions)),
-        (wire.knowledge.referrers_api, wire.knowledge.conditional_put),
+        (lists, asked, attached, _sources(session, normal), len(scheduler.sessions)),
+        (scheduler.capabilities.referrers_api, scheduler.capabilities.conditional_put),
         tokens,
         flights,
         lanes,
         awaiting_token,
         waiting,
         frozenset(others),
-        tuple(type(u).__name__ for u in wire.outbox),
-        len(wire.keychain),
-        wire.knowledge.single_post,
-        wire.knowledge.tag_params,
-        wire.knowledge.chunked,
+        tuple(type(u).__name__ for u in scheduler.outbox),
+        len(scheduler.keychain),
+        scheduler.capabilities.single_post,
+        scheduler.capabilities.tag_params,
+        scheduler.capabilities.chunked,
         len(session._drafts.asked),
-        wire.auth.scheme,
+        scheduler.auth.scheme,
         tuple(sorted((*key, known.digest) for key, known in session._pushes.presence.known.items())),
         len(session._pushes.ended),
         _kept(session._pushes.checkpoint, normal),

@@ -264,7 +264,7 @@ class RaceSessions:
             None if last_quiet_identity is None else Entries(self._lists[last_quiet_identity]),
             None if refused_at is None else Entries(self._lists[refused_at]),
             (machine.fresh, machine.waited, machine.bare, machine.refusals, send is not None),
-            session._scheduler.knowledge.conditional_put,
+            session._scheduler.capabilities.conditional_put,
             (machine.late, round(machine.prepare_s, 3), round(machine.write_s, 3), machine.fits),
         )
         waits = last_quiet_identity is not None and sends is None
