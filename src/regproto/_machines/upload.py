@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 import attrs
 
 from regproto._http.headers import get, parse_length, parse_range
+from regproto._http.origin_policy import is_led_back
 from regproto._http.registry_errors import error_codes, refusal
 from regproto._http.url import blob_url, resolve, shown, uploads_url, with_query
 from regproto._machines.base import (
@@ -317,6 +318,11 @@ class UploadMachine(Machine):
         return self.state is _S.STARTING
 
     @property
+    def may_be_kept(self) -> bool:
+        """Whether a later process can go on with it."""
+        return self.keeps and not is_led_back(self.base, self.location)
+
+    @property
     def digest(self) -> Digest:
         """The blob's digest."""
         assert self.blob is not None
@@ -358,7 +364,7 @@ class UploadMachine(Machine):
 
     def decide(self, knowledge: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is _S.CLOSING:
-            if self.keeps and self.sent:
+            if self.may_be_kept and self.sent:
                 return _O.KEEP
             return _O.LOOK if self.out_of_touch or self.unverified else _O.DISCARD
         if self.chunk_bytes is None:
