@@ -59,7 +59,8 @@ class UploadSessions:
     def follow(self, upload: UploadMachine, outcome: Outcome) -> None:
         """An upload session is further, or over."""
         kept = upload.blob is not None and self.pushes.checkpoint.follow(upload, outcome)
-        if upload.state in _GIVEN_UP and upload.location and outcome not in _CLOSED and not kept:
+        closed = outcome in _CLOSED and not upload.let_go
+        if upload.state in _GIVEN_UP and upload.location and not closed and not kept:
             self.left_open(upload)
         if upload.kept_at and upload.state in upload.ENDS:
             self.pushes.checkpoint.cancelled(upload.kept_at, outcome)

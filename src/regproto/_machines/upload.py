@@ -41,7 +41,7 @@ from regproto._machines.blob_requests import (
 from regproto._machines.verdicts import broken, claimed, refused
 from regproto._model.config import TRANSIENT, Config
 from regproto._model.digest import Digest
-from regproto._model.errors import RemoteProtocolError
+from regproto._model.errors import RegistryError, RemoteProtocolError
 from regproto._model.messages import Response
 from regproto._model.plan import Blob
 
@@ -244,6 +244,12 @@ COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
 
+def _denies(facts: Details | None) -> bool:
+    """Whether a registry says that there is no such upload session."""
+    error = facts.error if facts is not None else None
+    return isinstance(error, RegistryError) and (error.status in (404, 410) or bool(error.codes & _SESSION_CODES))
+
+
 @attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
     """One upload session of one blob. (`_stream` has that of a stream.)"""
@@ -286,6 +292,8 @@ class UploadMachine(Machine):
     """Commits that were sent whole and not answered: the registry may have the blob, or may still be at it."""
     gone: bool = False
     """After a commit the registry does not know the session: the blob is there, or coming, or lost."""
+    let_go: bool = False
+    """It was given up as gone by an answer that does not say so: it may be open."""
     looks: int = 0
     useless: int = 0
     doubts: int = 0
@@ -623,6 +631,7 @@ class UploadMachine(Machine):
                 self.gone = True
             case _O.GONE:
                 self.gone = True
+                self.let_go = self.state is _S.QUERYING_STATUS and not self.unverified and not _denies(facts)
             case _O.INCONCLUSIVE if self.state in (_S.PUTTING, _S.COMMITTING):
                 self.doubts += 1
             case _O.NO_OFFSET:
