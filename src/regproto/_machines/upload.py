@@ -631,7 +631,8 @@ class UploadMachine(Machine):
                 self.gone = True
             case _O.GONE:
                 self.gone = True
-                self.let_go = self.state is _S.QUERYING_STATUS and not self.unverified and not _denies(facts)
+                asked = self.state in (_S.QUERYING_STATUS, _S.QUERYING_BEFORE_CANCEL)
+                self.let_go = asked and not self.unverified and not _denies(facts)
             case _O.INCONCLUSIVE if self.state in (_S.PUTTING, _S.COMMITTING):
                 self.doubts += 1
             case _O.NO_OFFSET:
