@@ -896,3 +896,27 @@ def test_what_leads_back_to_the_registry_and_is_given_up_is_said() -> None:
     play.script["POST start"] = iter([*play.script["POST start"], say(403)])
     result = play.run()
     assert result.outcome is PushOutcome.FAILED and result.left_open == 1 and play.saves[-1] == b""
+
+
+def test_a_session_whose_place_another_of_the_same_blob_takes_is_said() -> None:
+    play = Play({"PATCH": [LOST], "GET session": [LOST] * 5}, config=PATCHES, save=True)
+    result = play.run(PUSH)
+    assert result.uploaded == (DIGEST,) and play.names.count("POST start") == 2 and play.saves[-1] == b""
+    assert result.left_open == len(play.registry.sessions(REPO)) == 1
+
+
+def test_so_is_one_of_an_earlier_process() -> None:
+    play = again(cut(120), {"GET session": [LOST] * 5})
+    result = play.run(PUSH)
+    assert result.uploaded == (DIGEST,) and play.saves[-1] == b""
+    assert result.left_open == len(play.registry.sessions(REPO)) == 1
+
+
+def test_one_that_no_other_takes_the_place_of_is_kept() -> None:
+    play = Play({"PATCH": [LOST], "GET session": [LOST] * 5}, config=PATCHES, save=True)
+    play.submit(PUSH)
+    while play.names.count("POST start") < 2:
+        play.step()
+    play.waiting[0] = (play.waiting[0][0], say(403))
+    result = play.run()
+    assert result.outcome is PushOutcome.FAILED and result.left_open == 0 and len(uploads(play.saves[-1])) == 1

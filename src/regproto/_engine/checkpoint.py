@@ -92,6 +92,8 @@ class Checkpoint:
     open: dict[KeptKey, Kept] = attrs.field(factory=dict)
     cancelling: dict[str, Kept] = attrs.field(factory=dict)
     """About to be given back on request, by Location."""
+    displaced: int = 0
+    """Which a newer session of the same blob took the place of, until it is told."""
     complaints: list[tuple[str, str]] = attrs.field(factory=list)
     """What was not trusted or is forgotten (a digest or ""), and why; until it is told."""
     _changed: bool = False
@@ -219,7 +221,8 @@ class Checkpoint:
         if self.open.get(key) != kept:
             self.open[key] = kept
             self._changed = True
-            self.waiting.pop(key, None)  # this one takes its place
+            # A session that was given up without a word of the registry's: of a blob the newest is kept.
+            self.displaced += self.waiting.pop(key, None) is not None
             self.hinted.discard(key)
 
     def take(self, knowledge: RegistryCapabilities) -> bytes | None:

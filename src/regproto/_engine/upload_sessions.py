@@ -59,6 +59,9 @@ class UploadSessions:
     def follow(self, upload: UploadMachine, outcome: Outcome) -> None:
         """An upload session is further, or over."""
         kept = upload.blob is not None and self.pushes.checkpoint.follow(upload, outcome)
+        while self.pushes.checkpoint.displaced:
+            self.pushes.checkpoint.displaced -= 1
+            self.left_open(upload)
         closed = outcome in _CLOSED and not upload.let_go
         if upload.state in _GIVEN_UP and upload.location and not closed and not kept:
             self.left_open(upload)
