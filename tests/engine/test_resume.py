@@ -18,6 +18,7 @@ from core import (
     NOT_SENT,
     PASS,
     PATCHES,
+    Answer,
     Play,
     always,
     content_of,
@@ -853,3 +854,69 @@ def test_two_workers_that_join_what_they_kept_leave_nothing() -> None:
     play = again(one, hint=merge_kept(one.saves[-1], two.saves[-1]))
     assert play.run(blobs_push(LAYER, other)).outcome is PushOutcome.PUSHED
     assert play.names.count("GET session") == 2 and whole(play)
+
+
+# --- where an upload host leads ---------------------------------------------------------------------------------
+
+
+def test_an_upload_that_its_own_host_led_on_is_kept() -> None:
+    first = Play(config=CHUNKS, save=True, location_style=LocationStyle.OTHER_HOST)
+    first.submit(PUSH)
+    for _ in range(3):  # the second answer and the third name a Location at the upload host by its own word
+        first.answer(first.until("PATCH"), PASS)
+    assert [upload["offset"] for upload in uploads(first.saves[-1])] == [100]
+    play = again(first, config=CHUNKS)
+    assert play.run(PUSH).uploaded == (DIGEST,)
+    assert ranges(play)[0] == "150-199" and whole(play)
+
+
+def _led_back(*then: Answer) -> Play:
+    """Its upload host leads an upload back to the registry."""
+    back = f"{BASE}/v2/{REPO}/blobs/uploads/1"
+    led = [say(202, Location=back, Range="0-49"), *then]
+    start = [say(202, Location="https://uploads.example/1")]
+    play = Play({"POST start": start, "PATCH": led, "DELETE session": [say(204)]}, config=CHUNKS, save=True)
+    play.submit(PUSH)
+    return play
+
+
+def test_what_leads_back_to_the_registry_is_not_kept_and_so_given_back() -> None:
+    play = _led_back(HANG)
+    play.script["GET session"] = iter([say(204, Range="0-49")])
+    while not play.held:
+        play.step()
+    play.session.cancel(1)
+    result = play.run()
+    assert play.names[-1] == "DELETE session" and result.left_open == 0 and play.saves[-1] == b""
+
+
+def test_what_leads_back_to_the_registry_and_is_given_up_is_said() -> None:
+    play = _led_back(LOST)
+    play.script["GET session"] = always(LOST)
+    play.script["POST start"] = iter([*play.script["POST start"], say(403)])
+    result = play.run()
+    assert result.outcome is PushOutcome.FAILED and result.left_open == 1 and play.saves[-1] == b""
+
+
+def test_a_session_whose_place_another_of_the_same_blob_takes_is_said() -> None:
+    play = Play({"PATCH": [LOST], "GET session": [LOST] * 5}, config=PATCHES, save=True)
+    result = play.run(PUSH)
+    assert result.uploaded == (DIGEST,) and play.names.count("POST start") == 2 and play.saves[-1] == b""
+    assert result.left_open == len(play.registry.sessions(REPO)) == 1
+
+
+def test_so_is_one_of_an_earlier_process() -> None:
+    play = again(cut(120), {"GET session": [LOST] * 5})
+    result = play.run(PUSH)
+    assert result.uploaded == (DIGEST,) and play.saves[-1] == b""
+    assert result.left_open == len(play.registry.sessions(REPO)) == 1
+
+
+def test_one_that_no_other_takes_the_place_of_is_kept() -> None:
+    play = Play({"PATCH": [LOST], "GET session": [LOST] * 5}, config=PATCHES, save=True)
+    play.submit(PUSH)
+    while play.names.count("POST start") < 2:
+        play.step()
+    play.waiting[0] = (play.waiting[0][0], say(403))
+    result = play.run()
+    assert result.outcome is PushOutcome.FAILED and result.left_open == 0 and len(uploads(play.saves[-1])) == 1

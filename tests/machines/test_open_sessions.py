@@ -10,9 +10,9 @@ from types import ModuleType
 import attrs
 import pytest
 
-from core import HANG, LOST, NOT_SENT, PASS, PATCHES, PLAIN, Answer, Play, always, name_of, refuse, say
+from core import HANG, LOST, NOT_SENT, PASS, PATCHES, PLAIN, Answer, Fail, Play, always, name_of, refuse, say
 from pushes import REPO, blob, blobs_push, stream, stream_push
-from regproto import Config, Phase, Progress, PushOutcome, Status
+from regproto import Config, FailureKind, Phase, Progress, PushOutcome, Status, Written
 from regproto.testing import RegistryOptions
 
 
@@ -212,3 +212,31 @@ def test_many_that_are_to_be_given_back_at_the_end_are() -> None:
                 deletes += name_of(send) == "DELETE session"
                 play.answer(send, PASS)
     assert play.results[push_id].left_open == 0 and not play.registry.sessions(REPO) and deletes >= 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "left_open"),
+    [
+        (say(404), 0),
+        (say(410), 0),
+        (refuse(400, "BLOB_UPLOAD_UNKNOWN"), 0),
+        (say(400), 1),
+        (say(403), 1),
+    ],
+    ids=["404", "410", "the code", "400", "403"],
+)
+def test_only_what_the_registry_denies_is_gone(answer: Answer, left_open: int) -> None:
+    """The upload begins again in any case."""
+    play = Play({"PATCH": [LOST], "GET session": [answer]}, config=PATCHES)
+    result = play.run(PUSH)
+    assert result.outcome is PushOutcome.PUSHED and play.names.count("POST start") == 2
+    assert result.left_open == left_open == len(_said(play))
+
+
+@pytest.mark.parametrize(("answer", "left_open"), [(say(404), 0), (say(405), 1), (say(403), 1)], ids=str)
+def test_also_where_it_is_asked_before_it_is_given_back(answer: Answer, left_open: int) -> None:
+    unreadable = Fail(FailureKind.CONTENT, Written.SOME)
+    play = Play({"PATCH": [unreadable], "GET session": [answer]}, config=PATCHES)
+    result = play.run(PUSH)
+    assert result.outcome is PushOutcome.FAILED and play.names[-1] == "GET session"
+    assert result.left_open == left_open == len(_said(play))

@@ -14,8 +14,8 @@ from typing import Any, Final, Self, TypeAlias
 
 import attrs
 
-from regproto._http.origin_policy import check_origin, check_upload_url
-from regproto._http.url import NamedElsewhere, resolve
+from regproto._http.origin_policy import check_origin, check_upload_url, is_led_back
+from regproto._http.url import resolve
 from regproto._machines.base import Outcome, RegistryCapabilities
 from regproto._machines.upload import UploadMachine, UploadState
 from regproto._model.digest import Digest
@@ -92,6 +92,8 @@ class Checkpoint:
     open: dict[KeptKey, Kept] = attrs.field(factory=dict)
     cancelling: dict[str, Kept] = attrs.field(factory=dict)
     """Upload sessions that are being cancelled on request, by Location."""
+    displaced: int = 0
+    """Upload sessions whose place a newer one of the same blob took, until it is reported."""
     rejected: list[tuple[str, str]] = attrs.field(factory=list)
     """Entries that are not trusted or are forgotten (a digest or ""), and why; until they are reported."""
     _changed: bool = False
@@ -204,7 +206,7 @@ class Checkpoint:
             case UploadState.KEPT_OPEN:
                 self._note(upload, key)
                 self.leave(key)
-            case UploadState.LOST if outcome is Outcome.GAVE_UP:
+            case UploadState.LOST if outcome is Outcome.GAVE_UP and upload.may_be_kept:
                 self.leave(key)  # nobody said that it is gone
                 return True
             case state if state in upload.ENDS or state in (UploadState.QUERYING_BEFORE_CANCEL, UploadState.CANCELLING):
@@ -219,7 +221,8 @@ class Checkpoint:
         if self.open.get(key) != kept:
             self.open[key] = kept
             self._changed = True
-            self.waiting.pop(key, None)  # this one takes its place
+            # A session that was given up without a word of the registry's: of a blob the newest is kept.
+            self.displaced += self.waiting.pop(key, None) is not None
             self.hinted.discard(key)
 
     def take(self, capabilities: RegistryCapabilities) -> bytes | None:
@@ -227,9 +230,10 @@ class Checkpoint:
         if not self._changed or not self.active:
             return None
         self._changed = False
-        # Where another origin leads us at the registry is not for a process that does not know whose word it was.
+        # Where another origin leads us at the registry is not for a process that does not know whose word it was; at
+        # its own it gets no authorization anyhow.
         known = (*self.waiting.values(), *self.cancelling.values(), *self.open.values())
-        kept = [upload for upload in known if not isinstance(upload.location, NamedElsewhere)]
+        kept = [upload for upload in known if not is_led_back(self.base, upload.location)]
         data = b""
         if kept:
             data = _written(self.base, capabilities.single_post, kept)

@@ -59,7 +59,11 @@ class UploadSessions:
     def follow(self, upload: UploadMachine, outcome: Outcome) -> None:
         """Note an upload session's new state, for the checkpoint, the progress and its blob or stream."""
         kept = upload.blob is not None and self.pushes.checkpoint.follow(upload, outcome)
-        if upload.state in _GIVEN_UP and upload.location and outcome not in _CLOSED and not kept:
+        while self.pushes.checkpoint.displaced:
+            self.pushes.checkpoint.displaced -= 1
+            self.left_open(upload)
+        closed = outcome in _CLOSED and not upload.gone_undenied
+        if upload.state in _GIVEN_UP and upload.location and not closed and not kept:
             self.left_open(upload)
         if upload.kept_at and upload.state in upload.ENDS:
             self.pushes.checkpoint.cancelled(upload.kept_at, outcome)

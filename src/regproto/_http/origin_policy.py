@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
-from regproto._http.url import _ENDPOINT, _PARTS, _site_of, _without_dots, shown
+from regproto._http.url import _ENDPOINT, _PARTS, NamedElsewhere, _site_of, _without_dots, shown
 from regproto._model.errors import RemoteProtocolError
 
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -63,6 +63,11 @@ def _is_internal(host: str) -> bool:
             return True
         address = address.ipv4_mapped or address
     return address.is_multicast or address.is_reserved or not address.is_global
+
+
+def is_led_back(base: str, url: str) -> bool:
+    """Whether another origin has named a URL at the registry's own: whose word it was has to be remembered with it."""
+    return isinstance(url, NamedElsewhere) and _site_of(url) == _site_of(base)
 
 
 def check_upload_url(base: str, repository: str, url: str, *, kept: bool = False) -> None:

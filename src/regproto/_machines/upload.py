@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 import attrs
 
 from regproto._http.headers import get, parse_length, parse_range
+from regproto._http.origin_policy import is_led_back
 from regproto._http.registry_errors import error_codes, refusal
 from regproto._http.url import blob_url, resolve, shown, uploads_url, with_query
 from regproto._machines.base import (
@@ -41,7 +42,7 @@ from regproto._machines.blob_requests import (
 from regproto._machines.verdicts import broken, claimed, refused
 from regproto._model.config import TRANSIENT, Config
 from regproto._model.digest import Digest
-from regproto._model.errors import RemoteProtocolError
+from regproto._model.errors import RegistryError, RemoteProtocolError
 from regproto._model.messages import Response
 from regproto._model.plan import Blob
 
@@ -244,6 +245,12 @@ COMMIT_LOOKS_MAX: Final = 4
 """How often a blob is looked for whose session has gone after a commit: a registry may still be finalising it."""
 
 
+def _denies(details: Details | None) -> bool:
+    """Whether a registry says that there is no such upload session."""
+    error = details.error if details is not None else None
+    return isinstance(error, RegistryError) and (error.status in (404, 410) or bool(error.codes & _SESSION_CODES))
+
+
 @attrs.define(kw_only=True, eq=False, repr=False)
 class UploadMachine(Machine):
     """One upload session of one blob. (`stream.py` has that of a stream.)"""
@@ -286,6 +293,8 @@ class UploadMachine(Machine):
     """Commits that were sent whole and not answered: the registry may have the blob, or may still be finalising it."""
     gone: bool = False
     """The registry does not know the session after a commit: the blob is there, or coming, or lost."""
+    gone_undenied: bool = False
+    """The session was given up as gone after an answer that does not say so: it may be open."""
     looks: int = 0
     no_offset_answers: int = 0
     unproven_commits: int = 0
@@ -316,6 +325,11 @@ class UploadMachine(Machine):
 
     def may_open(self, capabilities: RegistryCapabilities) -> bool:
         return self.state is _S.STARTING
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether a later process can go on with it."""
+        return self.keeps and not is_led_back(self.base, self.location)
 
     @property
     def digest(self) -> Digest:
@@ -359,7 +373,7 @@ class UploadMachine(Machine):
 
     def decide(self, capabilities: RegistryCapabilities, config: Config) -> Outcome:
         if self.state is _S.CLOSING:
-            if self.keeps and self.sent:
+            if self.may_be_kept and self.sent:
                 return _O.KEEP
             return _O.LOOK if self.location_uncertain or self.unverified else _O.DISCARD
         if self.chunk_bytes is None:
@@ -624,6 +638,8 @@ class UploadMachine(Machine):
                 self.gone = True
             case _O.GONE:
                 self.gone = True
+                asked = self.state in (_S.QUERYING_STATUS, _S.QUERYING_BEFORE_CANCEL)
+                self.gone_undenied = asked and not self.unverified and not _denies(details)
             case _O.INCONCLUSIVE if self.state in (_S.PUTTING, _S.COMMITTING):
                 self.unproven_commits += 1
             case _O.NO_OFFSET:
