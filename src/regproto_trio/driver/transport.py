@@ -52,6 +52,9 @@ class _Tcp(trio.abc.Stream):
                 count = await self.socket.send(data)
             except OSError as error:
                 self.write_error = error
+        # An answer may come before a write that is done is told to be.
+        if self._writing.cancelled_caught or (self._writing.cancel_called and count < len(data)):
+            self.write_error = trio.BrokenResourceError("the writing was stopped")
         self._writing = None
         return count
 
@@ -70,9 +73,8 @@ class _Tcp(trio.abc.Stream):
         await self._stream.aclose()
 
     def stop_writing(self) -> None:
-        """Ends the write that is going on, if there is one, and all writing with it."""
+        """Ends the write that is blocked, if there is one, and all writing with it."""
         if self._writing is not None:
-            self.write_error = trio.BrokenResourceError("the writing was stopped")
             self._writing.cancel()
 
 
