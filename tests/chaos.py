@@ -15,7 +15,6 @@ import random
 from typing import Any, Final
 
 import attrs
-from regproto.testing.explorer.bodies import content_of, request_of, told_of
 
 from pushes import Image, blob, blobs_push, described, image, image_of_streams, index, index_of_streams, stream
 from regproto import (
@@ -50,6 +49,7 @@ from regproto import (
 )
 from regproto.testing import Auth, Etag, FakeRegistry, Fault, FaultKind, RegistryOptions, When, Wire
 from regproto.testing.registry.options import LocationStyle
+from regproto.testing.simulation import content_of, request_of, stream_status_of
 
 BASE: Final = "https://registry.example"
 SECRET: Final = "s3cr3t-of-the-chaos"
@@ -424,7 +424,7 @@ class Run:
             self.excused |= {name for name in self.registry._state.sessions if name in send.url}
         size = len(content_of(send))
         sent = {Written.NONE: 0, Written.SOME: max(0, size - 1), Written.ALL: size}[written]
-        stream = told_of(send, sent) if isinstance(send.body, Stream) else None
+        stream = stream_status_of(send, sent) if isinstance(send.body, Stream) else None
         reused = kind is FailureKind.CLOSED and rng.random() < 0.4
         self._receive(send, Failed(id=send.id, kind=kind, written=written, reused=reused, stream=stream))
 
@@ -446,7 +446,7 @@ class Run:
         if status < 400 or status in (404, 410, 429) or b"BLOB_UPLOAD_UNKNOWN" in body or b"DIGEST_INVALID" in body:
             self.excused |= {name for name in self.registry._state.sessions if name in send.url}
         body = b"" if send.method == "HEAD" else body
-        response = Response(id=send.id, status=status, headers=tuple(headers), body=body, stream=told_of(send))
+        response = Response(id=send.id, status=status, headers=tuple(headers), body=body, stream=stream_status_of(send))
         self._receive(send, response)
 
     def _truly(self, send: Send) -> None:
@@ -456,7 +456,8 @@ class Run:
         if reply.status == 404 and "/uploads/" in send.url:  # what is denied is let go of
             self.excused |= {name for name in self.registry._state.sessions if name in send.url}
         self._receive(
-            send, Response(id=send.id, status=reply.status, headers=reply.headers, body=body, stream=told_of(send))
+            send,
+            Response(id=send.id, status=reply.status, headers=reply.headers, body=body, stream=stream_status_of(send)),
         )
 
     def _answer(self, send: Send) -> None:
