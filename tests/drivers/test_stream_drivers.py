@@ -40,6 +40,7 @@ from regproto import (
     StreamBlob,
     StreamStatus,
 )
+from regproto._model.messages import Input
 from regproto.testing import FakeRegistry, Fault, FaultKind, RegistryOptions, When
 from regproto_sync import BytesContent, Server, StreamContent
 from wire import OK, PATIENCE_S, Line, Peer, ScriptedSession, aborted, answered, in_phase, send
@@ -89,6 +90,7 @@ def push(
     config: Config = QUICK,
     draft: object = None,
     registry: FakeRegistry | None = None,
+    session_type: type[Session] = Session,
     **options: Any,
 ) -> tuple[PushResult, FakeRegistry]:
     """Pushes these streams, and the image made of them if there is a draft."""
@@ -100,7 +102,7 @@ def push(
         tags=("1.0",) if draft is not None else (),
     )
     with Server(registry) as server:
-        session = Session(server.url, config, now=time.monotonic())
+        session = session_type(server.url, config, now=time.monotonic())
         push_id = session.submit(plan)
         try:
             result = run(session, [push_id], keychain=nobody)[push_id]
@@ -140,17 +142,24 @@ def test_ranges_for_a_registry_that_wants_a_length(run: Run, size: int) -> None:
     config = attrs.evolve(QUICK, stream_buffer_bytes=1_000_000)
     registry = FakeRegistry(RegistryOptions(log_max=100, length_required=True, early_refusals=True))
 
+    refused = threading.Event()
+
+    class Listening(Session):
+        def receive(self, now: float, event: Input) -> None:
+            if isinstance(event, Response) and event.status == 411:
+                refused.set()
+            super().receive(now, event)
+
     class UntilRefused(io.BytesIO):
-        """More than is kept fits into a socket's buffers: half of that is sent until the refusal is on its way."""
+        """More than is kept fits into a socket's buffers: half of that is sent until the refusal is there."""
 
         def read(self, size: int | None = -1, /) -> bytes:
-            until = time.monotonic() + PATIENCE_S
-            while self.tell() > 500_000 and not requests(registry, "PATCH") and time.monotonic() < until:
-                time.sleep(0.001)
+            if self.tell() > 500_000:
+                refused.wait(PATIENCE_S)
             return super().read(size)
 
     content = StreamContent(lambda: UntilRefused(CONTENT[:size]))
-    result, registry = push(run, content, config=config, registry=registry)
+    result, registry = push(run, content, config=config, registry=registry, session_type=Listening)
     assert result.outcome is PushOutcome.PUSHED, result.error
     assert registry.content(result.streamed[0].descriptor.digest) == CONTENT[:size]
     # Of an empty stream the digest may be known by the time of the refusal: then nothing is left to be sent.
