@@ -136,6 +136,10 @@ class Draft:
         blobs = tuple(blob for blob in self.push.blobs if blob.descriptor.digest not in there)
         return Manifests(id=need.id, root=self.push.root, manifests=self.push.manifests, blobs=blobs)
 
+    def make(self, need: NeedManifests) -> Manifests:
+        """The same, for the bundled drivers."""
+        return self(need)
+
 
 def whole(push: PushPlan) -> PushPlan:
     """The same plan, had nothing in it been a stream."""

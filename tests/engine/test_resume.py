@@ -913,10 +913,7 @@ def test_so_is_one_of_an_earlier_process() -> None:
 
 
 def test_one_that_no_other_takes_the_place_of_is_kept() -> None:
-    play = Play({"PATCH": [LOST], "GET session": [LOST] * 5}, config=PATCHES, save=True)
-    play.submit(PUSH)
-    while play.names.count("POST start") < 2:
-        play.step()
-    play.waiting[0] = (play.waiting[0][0], say(403))
-    result = play.run()
+    script = {"PATCH": [LOST], "GET session": [LOST] * 5, "POST start": [PASS, say(403)]}
+    play = Play(script, config=PATCHES, save=True)
+    result = play.run(PUSH)
     assert result.outcome is PushOutcome.FAILED and result.left_open == 0 and len(uploads(play.saves[-1])) == 1
