@@ -155,7 +155,7 @@ LOOKS_OF_OTHER_ROWS: Final = frozenset(
             ManifestState.CONFIRMING,
         ),
         ReferrersState.CHECKING,
-        *(BlobState.PROVING, UploadState.PROVING, ManifestState.CHECKING_BLOB, ManifestState.PROVING),
+        *(BlobState.PROVING, UploadState.PROVING, ManifestState.CHECKING_PUT, ManifestState.PROVING),
     }
 )
 """States that ask what a row above asks too, after an answer that was lost: they are what follows in its cells. (The

@@ -6,7 +6,7 @@ PUT by tag cannot be told from somebody else's, so after a lost answer, or a ref
 the tag is looked at first (CONFIRMING).
 
 A success that does not say what was put, where nothing has shown that a registry answers, is a claim: the manifest is
-looked at (CHECKING_BLOB), read if need be (PROVING), and put again for as long as it is not there.
+looked at (CHECKING_PUT), read if need be (PROVING), and put again for as long as it is not there.
 
 Several tags may share one PUT by digest (`?tag=a&tag=b`, PUTTING_WITH_TAGS): the first tag's machine has the others. A
 registry that can do this answers with the tags it put (`OCI-Tag`); any other has put the manifest by digest, and
@@ -56,7 +56,7 @@ class ManifestState(State):
     TAGGING = "tagging"
     PUTTING_WITH_TAGS = "putting with tags"
     CONFIRMING = "confirming"
-    CHECKING_BLOB = "checking blob"
+    CHECKING_PUT = "checking put"
     PROVING = "proving"
     PRESENT = "present"
     FAILED = "failed"
@@ -85,7 +85,7 @@ TABLE: Final[Table] = {
     _S.READY: {_O.PUT: _S.PUTTING, _O.TAG: _S.TAGGING, _O.SHARE: _S.PUTTING_WITH_TAGS},
     _S.PUTTING: {
         _O.CREATED: _S.PRESENT,
-        _O.INCONCLUSIVE: _S.CHECKING_BLOB,
+        _O.INCONCLUSIVE: _S.CHECKING_PUT,
         _O.MISSING: _S.WAITING,
         _O.CHALLENGED: _S.PUTTING,
         _O.NOT_SENT: _S.PUTTING,
@@ -99,7 +99,7 @@ TABLE: Final[Table] = {
     },
     _S.TAGGING: {
         _O.CREATED: _S.PRESENT,
-        _O.INCONCLUSIVE: _S.CHECKING_BLOB,
+        _O.INCONCLUSIVE: _S.CHECKING_PUT,
         _O.MISSING: _S.WAITING,
         _O.REJECTED: _S.CONFIRMING,
         _O.CHALLENGED: _S.TAGGING,
@@ -140,14 +140,14 @@ TABLE: Final[Table] = {
         _O.BROKEN: _S.FAILED,
         _O.CANCEL: _S.DROPPED,
     },
-    _S.CHECKING_BLOB: {
+    _S.CHECKING_PUT: {
         _O.PRESENT: _S.PRESENT,
         _O.INCONCLUSIVE: _S.PROVING,
         _O.UNSURE: _S.READY,
-        _O.CHALLENGED: _S.CHECKING_BLOB,
-        _O.NOT_SENT: _S.CHECKING_BLOB,
-        _O.LOST: _S.CHECKING_BLOB,
-        _O.UNAVAILABLE: _S.CHECKING_BLOB,
+        _O.CHALLENGED: _S.CHECKING_PUT,
+        _O.NOT_SENT: _S.CHECKING_PUT,
+        _O.LOST: _S.CHECKING_PUT,
+        _O.UNAVAILABLE: _S.CHECKING_PUT,
         _O.GAVE_UP: _S.FAILED,
         _O.REFUSED: _S.FAILED,
         _O.DENIED: _S.FAILED,
@@ -188,7 +188,7 @@ class ManifestMachine(Machine):
     NAME: ClassVar[str] = "manifest"
     TABLE: ClassVar[Table] = TABLE
     ASKS: ClassVar[frozenset[State]] = frozenset(
-        {_S.CHECKING, _S.PUTTING, _S.TAGGING, _S.PUTTING_WITH_TAGS, _S.CONFIRMING, _S.CHECKING_BLOB, _S.PROVING}
+        {_S.CHECKING, _S.PUTTING, _S.TAGGING, _S.PUTTING_WITH_TAGS, _S.CONFIRMING, _S.CHECKING_PUT, _S.PROVING}
     )
     DECIDES: ClassVar[frozenset[State]] = frozenset({_S.READY})
     ENDS: ClassVar[frozenset[State]] = frozenset({_S.PRESENT, _S.FAILED, _S.DROPPED})
@@ -267,7 +267,7 @@ class ManifestMachine(Machine):
                 return wrong
         elif status == 401 or status in TRANSIENT:
             return refused(self.describe(), "HEAD", url, response)
-        if self.state is _S.CHECKING_BLOB:
+        if self.state is _S.CHECKING_PUT:
             return self._not_put("HEAD", url) if status == 404 or wrong is not None else (_O.INCONCLUSIVE, None)
         # After a refusal that an immutable tag would explain, a tag that is not ours means: refused, in the
         # PUT's words.
